@@ -1,0 +1,23 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydicom
+import pytest
+
+#: The real DICOM files that ship inside pydicom; its own helper functions would reach for the network.
+TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Run an async test once on each backend."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def test_files() -> Path:
+    """Give the folder of pydicom's own DICOM files."""
+    return TEST_FILES
