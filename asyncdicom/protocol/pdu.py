@@ -210,7 +210,7 @@ class AssociateRQ:
 class AssociateAC:
     """A-ASSOCIATE-AC PDU (02H): PS3.8 Table 9-17.
 
-    The AE titles are those of the A-ASSOCIATE-RQ sent back; "this field shall not be tested" when received.
+    The AE titles are those of the A-ASSOCIATE-RQ sent back; their value "shall not be tested when received".
     """
 
     called_ae_title: str
