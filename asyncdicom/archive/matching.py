@@ -534,7 +534,7 @@ def _name_patterns(group: str) -> tuple[Pattern, ...] | None:
 
 
 def _name(text: str, *, fuzzy: bool) -> Predicate:
-    words = [word for word in _words(text) if word.strip("*")] if fuzzy else []
+    words = dict.fromkeys(word for word in _words(text) if word.strip("*")) if fuzzy else {}
     if words:
         return FuzzyName(words=tuple(map(Pattern, words)))
     groups = [_name_patterns(group) for group in text.rstrip("=").split("=", 2)]
