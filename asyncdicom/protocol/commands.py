@@ -597,7 +597,7 @@ _KNOWN: Final = {
     element.number << 16: (element.field, _GET.get(element.vr)) for element in ELEMENTS if element.vr != "UL"
 }
 
-
+#: The fields that are numbers; all others that a message cannot be without are text.
 _NUMBERS: Final = frozenset(element.field for element in ELEMENTS if element.vr == "US")
 
 
