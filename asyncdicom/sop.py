@@ -1029,6 +1029,11 @@ MPEG4_HP42_STEREO_F = _transfer_syntax(
 )
 HEVC_MP51 = _transfer_syntax("1.2.840.10008.1.2.4.107", "HEVCMP51", "HEVC/H.265 Main Profile / Level 5.1")
 HEVC_M10P51 = _transfer_syntax("1.2.840.10008.1.2.4.108", "HEVCM10P51", "HEVC/H.265 Main 10 Profile / Level 5.1")
+JPEG_XL_LOSSLESS = _transfer_syntax("1.2.840.10008.1.2.4.110", "JPEGXLLossless", "JPEG XL Lossless")
+JPEG_XL_JPEG_RECOMPRESSION = _transfer_syntax(
+    "1.2.840.10008.1.2.4.111", "JPEGXLJPEGRecompression", "JPEG XL JPEG Recompression"
+)
+JPEG_XL = _transfer_syntax("1.2.840.10008.1.2.4.112", "JPEGXL", "JPEG XL")
 HTJ2K_LOSSLESS = _transfer_syntax(
     "1.2.840.10008.1.2.4.201", "HTJ2KLossless", "High-Throughput JPEG 2000 Image Compression (Lossless Only)"
 )
@@ -1059,6 +1064,9 @@ SMPTE_ST_2110_20_UNCOMPRESSED_INTERLACED_ACTIVE_VIDEO = _transfer_syntax(
 )
 SMPTE_ST_2110_30_PCM_DIGITAL_AUDIO = _transfer_syntax(
     "1.2.840.10008.1.2.7.3", "SMPTEST211030PCMDigitalAudio", "SMPTE ST 2110-30 PCM Digital Audio"
+)
+DEFLATED_IMAGE_FRAME_COMPRESSION = _transfer_syntax(
+    "1.2.840.10008.1.2.8.1", "DeflatedImageFrameCompression", "Deflated Image Frame Compression"
 )
 PAPYRUS_3_IMPLICIT_VR_LITTLE_ENDIAN = _transfer_syntax(
     "1.2.840.10008.1.20", "Papyrus3ImplicitVRLittleEndian", "Papyrus 3 Implicit VR Little Endian", retired=True

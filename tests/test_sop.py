@@ -155,6 +155,12 @@ YOUNG = {
     "1.2.840.10008.5.1.4.1.1.66.7": "LabelMapSegmentationStorage",
     "1.2.840.10008.5.1.4.1.1.66.8": "HeightMapSegmentationStorage",
 }
+YOUNG_SYNTAXES = {
+    "1.2.840.10008.1.2.4.110": "JPEGXLLossless",
+    "1.2.840.10008.1.2.4.111": "JPEGXLJPEGRecompression",
+    "1.2.840.10008.1.2.4.112": "JPEGXL",
+    "1.2.840.10008.1.2.8.1": "DeflatedImageFrameCompression",
+}
 
 
 def of_type(*types: str) -> dict[str, tuple[str, ...]]:
@@ -336,17 +342,23 @@ def test_a_copy_knows_as_much_as_the_original(copied: Any, value: Any) -> None:
 
 def test_every_transfer_syntax_of_pydicom_is_known_and_described_alike() -> None:
     rows = of_type("Transfer Syntax")
-    assert set(sop.TRANSFER_SYNTAXES) == set(rows)
     for uid, (name, _, _, retired, keyword) in rows.items():
         known = sop.transfer_syntax(uid)
         assert (known, known.name, known.keyword, known.retired) == (uid, name, keyword, bool(retired))
 
 
-#: Those that pydicom does not judge as a transfer syntax for data sets, or judges by the four native ones only.
+def test_no_transfer_syntax_is_known_that_the_standard_does_not_have() -> None:
+    # Other packages add to pydicom's dictionary, so it may hold some of the young ones.
+    assert set(sop.TRANSFER_SYNTAXES) == set(of_type("Transfer Syntax")) | set(YOUNG_SYNTAXES)
+    assert {uid: sop.transfer_syntax(uid).keyword for uid in YOUNG_SYNTAXES} == YOUNG_SYNTAXES
+
+
+#: Those that pydicom does not know, or of which it does not know that they are implicit or deflated.
 OWN_JUDGEMENT = {
     sop.PAPYRUS_3_IMPLICIT_VR_LITTLE_ENDIAN,
     sop.JPIP_REFERENCED_DEFLATE,
     sop.JPIP_HTJ2K_REFERENCED_DEFLATE,
+    *YOUNG_SYNTAXES,
 }
 
 
@@ -373,6 +385,8 @@ def test_a_transfer_syntax_encodes_as_pydicom_says(known: TransferSyntax) -> Non
         (sop.JPIP_REFERENCED_DEFLATE, False, True, False),
         (sop.JPIP_HTJ2K_REFERENCED_DEFLATE, False, True, False),
         (sop.RLE_LOSSLESS, False, False, False),
+        (sop.JPEG_XL, False, False, False),
+        (sop.DEFLATED_IMAGE_FRAME_COMPRESSION, False, False, False),
         (sop.transfer_syntax("1.2.826.0.1.3680043.2.682.1.40"), False, False, False),
     ],
 )
