@@ -13,13 +13,12 @@ first element that is not there in full, and says so.
 from __future__ import annotations
 
 import re
-import zlib
 from dataclasses import dataclass
 from struct import Struct, error
 from typing import NamedTuple
 
 from . import sop
-from .exceptions import DataSetError
+from ._deflate import inflate_head
 
 __all__ = [
     "LONG_VRS",
@@ -50,9 +49,6 @@ LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
 #: How deep values of undefined length are followed before the walk gives up.
 NESTING = 256
-
-#: How many bytes of a deflated data set are inflated for a walk over its head.
-INFLATED_HEAD = 1 << 20
 
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 
@@ -132,14 +128,6 @@ def safe_uid(uid: str) -> bool:
 def uid_text(value: bytes) -> str:
     """Decode the value of a UI element; padding is taken off, whatever it is."""
     return value.decode("latin-1").strip("\0 ")
-
-
-def inflate_head(data: bytes | memoryview, size: int = INFLATED_HEAD) -> bytes:
-    """Inflate at most *size* bytes of raw deflate *data* (PS3.5 A.5), as far as they go."""
-    try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
-    except zlib.error as exc:
-        raise DataSetError(f"the deflated data set is damaged: {exc}") from None
 
 
 def end_of_undefined(data: bytes | memoryview, position: int, end: int, *, explicit: bool, little: bool) -> int:

@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Protocol
 
 from . import sop
+from ._deflate import inflate_head
 from ._elements import (
     LAYOUTS,
     LONG_VRS,
     SHORT_VRS,
     UNDEFINED,
     encoding_of,
-    inflate_head,
     is_vr,
     safe_uid,
     uid_text,

@@ -15,12 +15,11 @@ pydicom does with all.
 from __future__ import annotations
 
 import re
-import zlib
-from dataclasses import dataclass
 from struct import error
 from typing import TYPE_CHECKING, Any
 
 from . import sop
+from ._deflate import DEFAULT_LIMITS, DataSetLimits, deflate, inflate
 from ._elements import (
     ITEM,
     ITEM_DELIMITER,
@@ -51,6 +50,7 @@ from ._part10 import (
     save,
 )
 from ._quiet import quiet
+from ._transcode import convert, without_bulk_data
 from .exceptions import DataSetError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ __all__ = [
     "RawElement",
     "Source",
     "StreamSource",
+    "convert",
     "decode_data_set",
     "encode_data_set",
     "inflate",
@@ -77,59 +78,16 @@ __all__ = [
     "scan",
     "scan_head",
     "with_file_meta",
+    "without_bulk_data",
 ]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataSetLimits:
-    """How much a data set of a peer may ask of us before it is refused.
-
-    :ivar nesting: how deep sequences may be nested. The deepest of the standard's own go about ten levels.
-    :ivar elements: how many elements there may be in all; an item counts as four. One takes about 1 KiB when decoded.
-    :ivar inflated: bytes that a deflated data set may inflate to; ``None`` is no limit.
-    :ivar inflate_ratio: how many times its size a deflated data set may inflate to, once that is over 16 MiB. Deflate
-        cannot do more than 1032 times; images rarely do more than 20.
-    """
-
-    nesting: int = 64
-    elements: int = 500_000
-    inflated: int | None = 1 << 30
-    inflate_ratio: int | None = 200
-
-
-#: A deflated data set may inflate to this many bytes whatever its ratio.
-_INFLATE_FREELY = 16 << 20
 
 #: Bytes of text and numbers that are converted at once; what is beyond stays raw. One character of a multi-valued
 #: text can become an object of 200 bytes.
 _CONVERT_AT_ONCE = 1 << 18
 
-_DEFAULT_LIMITS = DataSetLimits()
-
 #: VRs whose values pydicom leaves as bytes: converting them costs nothing.
 _BYTES_VRS = frozenset(["OB or OW", "OB", "OD", "OF", "OL", "OV", "OW", "UN"])
-
-
-def inflate(data: bytes | memoryview, limits: DataSetLimits = _DEFAULT_LIMITS) -> bytes:
-    """Inflate a data set of a deflated transfer syntax (PS3.5 A.5) within *limits*.
-
-    :raises DataSetError: it is damaged, incomplete or too large.
-    """
-    most = len(data) * 1040 + 1024  # more than deflate can do
-    if limits.inflate_ratio is not None:
-        most = max(_INFLATE_FREELY, min(most, len(data) * limits.inflate_ratio))
-    if limits.inflated is not None:
-        most = min(most, limits.inflated)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(data, most + 1)
-    except zlib.error as exc:
-        raise DataSetError(f"the deflated data set is damaged: {exc}") from None
-    if len(inflated) > most:
-        raise DataSetError(f"the deflated data set of {len(data)} bytes inflates to more than {most} bytes")
-    if not inflater.eof:
-        raise DataSetError(f"the deflated data set of {len(data)} bytes is incomplete")
-    return inflated
 
 
 class _Open:
@@ -419,6 +377,8 @@ class _Reader:
             raise DataSetError(f"{tag_text(tag)} has {raw.length} bytes, which its VR {vr} cannot have") from None
         except AttributeError:
             pass  # what the VR depends on is missing: the value stays bytes
+        except NotImplementedError:  # a VR that only the dictionary of private elements has
+            dataset._dict[tag] = self.convert_raw(raw._replace(VR="UN"), encoding=encoding)
         except (ValueError, TypeError, ArithmeticError):
             # Not what its VR says: text, as pydicom itself has it for most of such values.
             text = raw._replace(VR="LO")
@@ -489,7 +449,7 @@ def _is_explicit_after_all(data: bytes, position: int) -> bool:
     return (vr in SHORT_VRS or vr in LONG_VRS) and length != UNDEFINED and position + 8 + length > len(data)
 
 
-def decode_data_set(data: bytes, transfer_syntax: str, *, limits: DataSetLimits = _DEFAULT_LIMITS) -> Dataset:
+def decode_data_set(data: bytes, transfer_syntax: str, *, limits: DataSetLimits = DEFAULT_LIMITS) -> Dataset:
     """Decode a data set that came over the network, or out of a file behind its meta header.
 
     :param data: the encoded data set, all of it.
@@ -563,21 +523,19 @@ def encode_data_set(ds: Dataset, transfer_syntax: str) -> bytes:
         with quiet():
             ds = _without_groups(ds)
             _check_pixel_data(ds, transfer_syntax)
-            data = _encoded(ds, explicit=explicit, little=little)
+            # Bulk data are kept in the byte order they were read in, and made in the little endian one.
+            kept_little = ds.original_encoding[1] is not False
+            data = _encoded(ds, explicit=explicit or kept_little != little, little=kept_little)
+            if kept_little != little:
+                kept = sop.EXPLICIT_VR_LITTLE_ENDIAN if kept_little else sop.EXPLICIT_VR_BIG_ENDIAN
+                return b"".join(convert(data, kept, transfer_syntax))
     except DataSetError:
         raise
     except Exception as exc:
         found = _TAG_IN_MESSAGE.search(str(exc))
-        where = f" at ({found[1]},{found[2]})".upper().replace(" AT", " at") if found else ""
+        where = f" at ({found[1].upper()},{found[2].upper()})" if found else ""
         raise DataSetError(f"the data set cannot be encoded{where} ({type(exc).__name__})") from None
     return deflate(data) if deflated else data
-
-
-def deflate(data: bytes) -> bytes:
-    """Deflate an encoded data set (PS3.5 A.5), padded to an even length."""
-    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    deflated = deflater.compress(data) + deflater.flush()
-    return deflated + b"\0" if len(deflated) % 2 else deflated
 
 
 def with_file_meta(ds: Dataset, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Dataset:

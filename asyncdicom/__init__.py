@@ -1,0 +1,151 @@
+"""Asyncio-native DICOM networking: streaming, cancellable, safe and fast.
+
+Names are imported when they are first used, so that ``import asyncdicom`` loads neither pydicom nor SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Address": "settings",
+    "Association": "association",
+    "AssociationAborted": "exceptions",
+    "AssociationClosed": "exceptions",
+    "AssociationError": "exceptions",
+    "AssociationRejected": "exceptions",
+    "AssociationRequest": "server",
+    "Category": "status",
+    "ConcurrencyError": "exceptions",
+    "ConnectError": "exceptions",
+    "DataSetError": "exceptions",
+    "DicomNetworkError": "exceptions",
+    "EchoRequest": "requests",
+    "Find": "operations",
+    "FindRequest": "requests",
+    "Get": "operations",
+    "Instance": "instances",
+    "Limits": "settings",
+    "LocalProtocolError": "exceptions",
+    "Move": "operations",
+    "NRequest": "requests",
+    "NoPresentationContext": "exceptions",
+    "OperationTimeout": "exceptions",
+    "Peer": "association",
+    "PresentationContext": "protocol.negotiation",
+    "Progress": "operations",
+    "ProtocolError": "exceptions",
+    "RemoteProtocolError": "exceptions",
+    "Request": "requests",
+    "Response": "operations",
+    "RetrieveRequest": "requests",
+    "Server": "server",
+    "Services": "services",
+    "Status": "status",
+    "StatusError": "exceptions",
+    "StoreRequest": "requests",
+    "Timeouts": "settings",
+    "UserIdentity": "settings",
+    "cleanup": "cancellation",
+    "connect": "client",
+    "serve": "server",
+}
+_MODULES = frozenset({"exceptions", "protocol", "sop", "status", "testing"})
+
+__all__ = [
+    "Address",
+    "Association",
+    "AssociationAborted",
+    "AssociationClosed",
+    "AssociationError",
+    "AssociationRejected",
+    "AssociationRequest",
+    "Category",
+    "ConcurrencyError",
+    "ConnectError",
+    "DataSetError",
+    "DicomNetworkError",
+    "EchoRequest",
+    "Find",
+    "FindRequest",
+    "Get",
+    "Instance",
+    "Limits",
+    "LocalProtocolError",
+    "Move",
+    "NRequest",
+    "NoPresentationContext",
+    "OperationTimeout",
+    "Peer",
+    "PresentationContext",
+    "Progress",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "Request",
+    "Response",
+    "RetrieveRequest",
+    "Server",
+    "Services",
+    "Status",
+    "StatusError",
+    "StoreRequest",
+    "Timeouts",
+    "UserIdentity",
+    "cleanup",
+    "connect",
+    "exceptions",
+    "protocol",
+    "serve",
+    "sop",
+    "status",
+    "testing",
+]
+
+if TYPE_CHECKING:
+    from . import exceptions, protocol, sop, status, testing
+    from .association import Association, Peer
+    from .cancellation import cleanup
+    from .client import connect
+    from .exceptions import (
+        AssociationAborted,
+        AssociationClosed,
+        AssociationError,
+        AssociationRejected,
+        ConcurrencyError,
+        ConnectError,
+        DataSetError,
+        DicomNetworkError,
+        LocalProtocolError,
+        NoPresentationContext,
+        OperationTimeout,
+        ProtocolError,
+        RemoteProtocolError,
+        StatusError,
+    )
+    from .instances import Instance
+    from .operations import Find, Get, Move, Progress, Response
+    from .protocol.negotiation import PresentationContext
+    from .requests import EchoRequest, FindRequest, NRequest, Request, RetrieveRequest, StoreRequest
+    from .server import AssociationRequest, Server, serve
+    from .services import Services
+    from .settings import Address, Limits, Timeouts, UserIdentity
+    from .status import Category, Status
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,689 @@
+"""The reading and writing of one association: the baton, the write door, deadlines and ends.
+
+Theory of operation
+-------------------
+*The baton.* There is no reader task. Whoever waits for a message takes the baton, looks into its box, reads one message,
+files it in the box it belongs to, and looks again; others wait until something is filed for them or the baton is free.
+So a client needs no task group, and a round trip costs no task switch. A C-STORE request whose data set is still on
+the wire keeps the baton until the data set is consumed or discarded: nobody can read past it, and that *is* the
+backpressure; there are no queues between tasks.
+
+*The write door.* Every byte goes out through :meth:`Connection.send` under one lock, one message at a time. A message
+whose first byte is out can be neither withdrawn nor interleaved: a cancelled sender finishes it if that is quick, and
+aborts the association if it is not.
+
+*The end.* An association ends once, with a reason. Everybody who waits, or comes later, gets that reason; what was filed
+before stays filed, so finished operations stay finished.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import logging
+import math
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+import anyio
+from anyio import CancelScope, current_time, get_cancelled_exc_class
+
+from .exceptions import (
+    AssociationAborted,
+    AssociationClosed,
+    AssociationError,
+    DataSetError,
+    OperationTimeout,
+    RemoteProtocolError,
+)
+from .protocol.commands import CStoreRQ, Message
+from .protocol.dimse import DataSetReceived, Dimse, DimseEvent, MessageReceived, UnknownMessageReceived
+from .protocol.states import State
+from .protocol.upper_layer import (
+    AbortIndication,
+    ProviderAbort,
+    ReleaseConfirmation,
+    ReleaseIndication,
+    Role,
+    TransportLost,
+)
+from .settings import Limits, Timeouts
+from .transport import Transport
+
+__all__ = ["Box", "Connection", "IncomingDataSet", "Outgoing", "Oversized", "current_task"]
+
+logger = logging.getLogger("asyncdicom.association")
+
+#: What is left of a message that a cancelled sender finishes, at most, in bytes; and for how long, in seconds.
+_FINISH_SIZE = 1 << 20
+_FINISH_TIME = 1.0
+
+T = TypeVar("T")
+
+
+def current_task() -> object:
+    """Return the task that runs, on either backend."""
+    module: Any = sys.modules.get("trio")
+    if module is not None and module.lowlevel.in_trio_task():
+        task: object = module.lowlevel.current_task()
+        return task
+    return asyncio.current_task()
+
+
+class Box(Generic[T]):
+    """Where messages are filed for one waiter."""
+
+    __slots__ = ("event", "items")
+
+    def __init__(self) -> None:
+        self.items: deque[T] = deque()
+        self.event: anyio.Event | None = None
+
+    def put(self, item: T) -> None:
+        """File something and wake who waits for it."""
+        self.items.append(item)
+        if self.event is not None:
+            self.event.set()
+
+
+class Oversized(bytes):
+    """Stands for a data set that was longer than ``Limits.identifier`` and was discarded."""
+
+
+class Outgoing(Protocol):
+    """A data set to send that is not in memory."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes that are left, ``None`` if that is not known."""
+
+    async def fill(self, limit: int) -> tuple[memoryview | bytes | None, bool]:
+        """Return up to ``limit`` more bytes and whether they are the last.
+
+        Cancelling it loses nothing: the next call returns the same bytes.
+        """
+
+    async def fill_gaps(self, gaps: list[memoryview]) -> None:
+        """Read exactly as many bytes as the gaps hold into them; called only when :attr:`size` is known."""
+
+
+class IncomingDataSet:
+    """The data set of a C-STORE request on its way in; it holds the baton of its association until it ends."""
+
+    __slots__ = ("_connection", "_limit", "done", "failed", "size")
+
+    def __init__(self, connection: Connection, limit: int | None) -> None:
+        self._connection = connection
+        self._limit = math.inf if limit is None else limit
+        self.done = False
+        self.failed = False
+        self.size = 0
+
+    async def next(self) -> memoryview | None:
+        """Return the next piece, ``None`` at the end.
+
+        :raises DataSetError: it is longer than ``Limits.data_set``.
+        :raises AssociationError: the association ended first.
+        :raises OperationTimeout: the peer sent nothing for ``Timeouts.message``.
+
+        Cancelling it loses nothing.
+        """
+        if self.done:
+            return None
+        connection = self._connection
+        core = connection.core
+        while True:
+            event = core.next_event()
+            if type(event) is DataSetReceived:
+                data, last = event
+                self.size += len(data)
+                if last:
+                    self._finish()
+                if self.size > self._limit:
+                    self.failed = True
+                    raise DataSetError(f"a data set of more than {self._limit} bytes")
+                if len(data) or last:
+                    return data
+            elif event is None:
+                if connection.ended:
+                    self._finish()
+                    raise connection.error()
+                await connection.receive_some(math.inf)
+            else:
+                connection.handle(event)
+                if connection.ended:
+                    self._finish()
+                    await connection.flush_control()
+                    raise connection.error()
+
+    async def discard(self) -> None:
+        """Read to the end and forget it."""
+        self._limit = math.inf
+        while not self.done:
+            await self.next()
+
+    def _finish(self) -> None:
+        if not self.done:
+            self.done = True
+            self._connection.incoming_done(self)
+
+
+class Connection(abc.ABC):
+    """One association's transport and protocol core, and who may use them when."""
+
+    def __init__(self, transport: Transport, core: Dimse, timeouts: Timeouts, limits: Limits) -> None:
+        self.transport = transport
+        self.core = core
+        self.timeouts = timeouts
+        self.limits = limits
+        self._send_lock = anyio.Lock(fast_acquire=True)
+        self._baton_free = True
+        self._followers: deque[Box[Any]] = deque()
+        self._incoming: IncomingDataSet | None = None
+        self._collecting: tuple[int, Message | UnknownMessageReceived, bytearray | None] | None = None
+        self._end: Callable[[], Exception] | None = None
+        self._waited = 0.0
+        self._got = 0
+        self._closed = False
+
+    # What the association does with messages.
+
+    @abc.abstractmethod
+    def file(self, context_id: int, message: Message, data: bytes | IncomingDataSet | None) -> None:
+        """File a message that has come, with its data set or what will give it."""
+
+    @abc.abstractmethod
+    def file_unknown(self, message: UnknownMessageReceived) -> None:
+        """File a message with an unknown Command Field."""
+
+    @abc.abstractmethod
+    def on_end(self) -> None:
+        """React to the end of the association, whatever ended it."""
+
+    async def serve_own(self, box: Box[Any]) -> bool:
+        """Perform requests of the peer that came while ``box`` was waited for; tell whether there were any."""
+        return False
+
+    async def before_reading(self) -> None:
+        """Wait while so much of the peer is held back that nothing more should be read."""
+
+    def pending_deadline(self) -> float:
+        """Return the earliest time at which a response that nobody waits for is overdue."""
+        return math.inf
+
+    # The end.
+
+    @property
+    def ended(self) -> bool:
+        """Whether the association has ended."""
+        return self._end is not None
+
+    def error(self) -> Exception:
+        """Return the reason of the end, as a new exception."""
+        assert self._end is not None
+        return self._end()
+
+    def end(self, make: Callable[[], Exception]) -> None:
+        """End the association, unless it has ended: wake everybody."""
+        if self._end is not None:
+            return
+        self._end = make
+        for box in self._followers:
+            if box.event is not None:
+                box.event.set()
+        self.on_end()
+
+    def check(self) -> None:
+        """Raise the reason if the association has ended."""
+        if self._end is not None:
+            raise self._end()
+
+    # Reading.
+
+    def handle(self, event: DimseEvent) -> None:
+        """Handle an event that is not part of a message."""
+        match event:
+            case ReleaseIndication(collision=True):
+                # Both sides asked at once (PS3.8 7.2.2): the requestor answers first, and the acceptor once it is confirmed.
+                if self.core.upper_layer.role is Role.REQUESTOR:
+                    self.core.upper_layer.confirm_release()
+            case ReleaseIndication():
+                self.end(lambda: AssociationClosed("the peer released the association"))
+            case ReleaseConfirmation():
+                if self.core.upper_layer.state is State.STA12:
+                    self.core.upper_layer.confirm_release()
+                self.end(lambda: AssociationClosed("the association was released"))
+            case AbortIndication(source=source, reason=reason):
+                self.end(lambda: AssociationAborted(source, reason))
+            case ProviderAbort(reason=reason, message=message):
+                self.end(lambda: RemoteProtocolError(f"the association was aborted: {message}", reason))
+            case TransportLost():
+                cause = self.transport.error
+                self.end(lambda: _closed(cause))
+            case _:
+                self.end(lambda: RemoteProtocolError("the association was aborted: unexpected PDU", 2))
+
+    def pump(self) -> bool:
+        """Look at what has been received until a message is filed or the association ends; ``False`` wants bytes."""
+        core = self.core
+        while True:
+            event = core.next_event()
+            if event is None:
+                return False
+            kind = type(event)
+            if kind is MessageReceived:
+                context_id, message, has_data_set = event  # type: ignore[misc]
+                if not has_data_set:
+                    self.file(context_id, message, None)
+                    return True
+                if type(message) is CStoreRQ:
+                    incoming = self._incoming = IncomingDataSet(self, self.limits.data_set)
+                    self.file(context_id, message, incoming)
+                    return True
+                self._collecting = (context_id, message, bytearray())
+            elif kind is DataSetReceived:
+                if self._collect(*event):  # type: ignore[misc]
+                    return True
+            elif kind is UnknownMessageReceived:
+                if event.has_data_set:  # type: ignore[union-attr]
+                    self._collecting = (event.context_id, event, None)  # type: ignore[union-attr, assignment]
+                else:
+                    self.file_unknown(event)  # type: ignore[arg-type]
+                    return True
+            else:
+                self.handle(event)
+                if self._end is not None:
+                    return True
+
+    def _collect(self, data: memoryview, last: bool) -> bool:
+        assert self._collecting is not None
+        context_id, message, collected = self._collecting
+        if collected is not None:
+            collected += data
+            if len(collected) > self.limits.identifier:
+                collected = None
+                self._collecting = (context_id, message, None)
+        if not last:
+            return False
+        self._collecting = None
+        if isinstance(message, UnknownMessageReceived):
+            self.file_unknown(message)
+        else:
+            self.file(context_id, message, Oversized() if collected is None else bytes(collected))
+        return True
+
+    async def receive_some(self, deadline: float) -> None:
+        """Receive bytes for the core.
+
+        :raises TimeoutError: the deadline passed between two messages.
+        :raises OperationTimeout: of kind ``"message"``, inside of one.
+        """
+        upper_layer = self.core.upper_layer
+        if self.core.mid_message:
+            allowed = self.timeouts.message
+            start = current_time()
+            try:
+                data = await self.transport.receive(math.inf if allowed is None else start + allowed)
+            except TimeoutError:
+                self.abort_now(lambda: OperationTimeout("message", allowed))
+                raise self.error() from None
+            self._waited += current_time() - start
+            self._got += len(data)
+            rate = self.limits.data_rate
+            if allowed is not None and rate is not None and self._waited > allowed:
+                if self._got < rate * self._waited:
+                    self.abort_now(lambda: OperationTimeout("message", allowed))
+                    raise self.error()
+                self._waited = 0.0
+                self._got = 0
+        else:
+            self._waited = 0.0
+            self._got = 0
+            data = await self.transport.receive(deadline)
+        if data:
+            upper_layer.receive_data(data)
+        else:
+            upper_layer.receive_eof()
+
+    async def wait(self, box: Box[Any], seconds: float | None, kind: str) -> None:
+        """Wait until something is filed in ``box``; read while nobody else does.
+
+        :param seconds: how long to wait for the peer; it does not run while user code holds the baton.
+        :param kind: the name of the deadline.
+        :raises OperationTimeout: nothing came; the association is aborted.
+        :raises AssociationError: the association ended.
+
+        Cancelling it loses nothing.
+        """
+        deadline = math.inf if seconds is None else current_time() + seconds
+        while not box.items:
+            if self._end is not None:
+                await self.flush_control()
+                raise self._end()
+            if self._baton_free:
+                try:
+                    await self._lead(box, deadline)
+                except TimeoutError as exc:
+                    if isinstance(exc, OperationTimeout):
+                        raise
+                    deadline = self.expired(box, seconds, kind)
+                if await self.serve_own(box):
+                    deadline = math.inf if seconds is None else current_time() + seconds
+            else:
+                await self._follow(box, deadline)
+                if not box.items and self._end is None and current_time() >= deadline:
+                    held = self._incoming is not None
+                    deadline = current_time() + (seconds or 0) if held else self.expired(box, seconds, kind)
+
+    def expired(self, box: Box[Any], seconds: float | None, kind: str) -> float:
+        """Abort because a deadline passed, or return a later one."""
+        self.abort_now(lambda: OperationTimeout(kind, seconds))
+        raise self.error() from None
+
+    async def _lead(self, box: Box[Any], deadline: float) -> None:
+        self._baton_free = False
+        try:
+            while not box.items and self._end is None:
+                if not self.pump():
+                    await self.before_reading()
+                    await self.receive_some(min(deadline, self.pending_deadline()))
+                elif self._incoming is not None or self._has_own(box):
+                    return
+        finally:
+            if self._incoming is None:
+                self._pass_baton()
+
+    def _has_own(self, box: Box[Any]) -> bool:
+        return False
+
+    async def _follow(self, box: Box[Any], deadline: float) -> None:
+        event = box.event = anyio.Event()
+        self._followers.append(box)
+        done = False
+        try:
+            with CancelScope(deadline=deadline):
+                await event.wait()
+            done = True
+        finally:
+            box.event = None
+            self._followers.remove(box)
+            if not done and self._baton_free:
+                self._pass_baton()
+
+    def _pass_baton(self) -> None:
+        self._baton_free = True
+        for box in self._followers:
+            if box.event is not None and not box.event.is_set():
+                box.event.set()
+                return
+
+    def incoming_done(self, incoming: IncomingDataSet) -> None:
+        """Take the baton back from a data set that has ended."""
+        if self._incoming is incoming:
+            self._incoming = None
+            self._pass_baton()
+
+    @property
+    def baton_held(self) -> bool:
+        """Whether a data set that was not read to its end holds the baton."""
+        return self._incoming is not None
+
+    def poll(self) -> None:
+        """Look at what has been received already, without reading, if nobody else reads."""
+        if self._baton_free and self._end is None:
+            self._baton_free = False
+            try:
+                while self._incoming is None and self._end is None and self.pump():
+                    pass
+            finally:
+                if self._incoming is None:
+                    self._pass_baton()
+
+    # Writing.
+
+    async def send(self, context_id: int, message: Message, data_set: bytes | Outgoing | None = None) -> None:
+        """Send one message.
+
+        :raises AssociationError: the association has ended.
+        :raises OperationTimeout: of kind ``"write"``: the peer does not read; the association is aborted.
+
+        Cancelled while it waits for its turn, nothing was sent. Cancelled after the first byte, the message is finished
+        if at most 1 MiB is left of it and goes out within a second; else the association is aborted.
+        """
+        async with self._send_lock:
+            self.check()
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("sending %s on context %d", type(message).__name__, context_id)
+            core = self.core
+            if data_set is None or isinstance(data_set, bytes):
+                core.send_message(context_id, message, data_set)
+                await self._transmit(core.upper_layer.data_to_send())
+            else:
+                await self._send_outgoing(context_id, message, data_set)
+
+    async def _transmit(self, buffers: list[bytes | bytearray]) -> None:
+        transport = self.transport
+        limit = self.timeouts.write
+        position = 0
+        try:
+            for buffer in buffers:
+                await transport.send(buffer, math.inf if limit is None else current_time() + limit)
+                position += 1
+        except TimeoutError:
+            self._write_expired()
+        except AssociationClosed as exc:
+            await self._lost(exc)
+        except get_cancelled_exc_class():
+            rest = buffers[position + 1 :]
+            await self._finish_cancelled(lambda: self._send_rest(rest), sum(map(len, rest)))
+            raise
+
+    async def _send_rest(self, buffers: list[bytes | bytearray]) -> None:
+        await self.transport.flush()
+        for buffer in buffers:
+            await self.transport.send(buffer)
+
+    async def _send_outgoing(self, context_id: int, message: Message, source: Outgoing) -> None:
+        prefix = self.core.begin_message(context_id, message, has_data_set=True)
+        writer = _Writer(self, source, context_id, prefix)
+        try:
+            await writer.run()
+        except TimeoutError:
+            self._write_expired()
+        except AssociationClosed as exc:
+            if self._end is not None or not writer.started:
+                raise
+            await self._lost(exc)
+        except get_cancelled_exc_class():
+            if not writer.started:
+                self.core.abandon_message()
+            else:
+                await self._finish_cancelled(writer.finish, writer.remaining)
+            raise
+        except Exception:
+            # The source failed: the rest of the message will never come.
+            if not writer.started:
+                self.core.abandon_message()
+            else:
+                self.abort_now(lambda: AssociationAborted(0, 0, "the association was aborted: a data set broke off"))
+            raise
+
+    async def _finish_cancelled(self, finish: Callable[[], Any], remaining: float) -> None:
+        """Finish a message whose sender was cancelled, or abort."""
+        finished = False
+        try:
+            if not self.transport.broken and remaining <= _FINISH_SIZE:
+                with CancelScope(shield=True, deadline=current_time() + _FINISH_TIME):
+                    try:
+                        await finish()
+                        finished = True
+                    except (AssociationClosed, TimeoutError, OSError, DataSetError):
+                        pass
+        finally:
+            if not finished:
+                self.abort_now(
+                    lambda: AssociationAborted(
+                        0, 0, "the association was aborted: a message was cancelled half-written"
+                    )
+                )
+
+    def _write_expired(self) -> None:
+        seconds = self.timeouts.write
+        self.end(lambda: OperationTimeout("write", seconds))
+        self.transport.abort()
+        raise self.error() from None
+
+    async def _lost(self, exc: AssociationClosed) -> None:
+        """Learn why the transport is gone: the peer's last words may still be there to read."""
+        upper_layer = self.core.upper_layer
+        if self._baton_free:
+            self._baton_free = False
+            try:
+                with CancelScope(shield=True, deadline=current_time() + (self.timeouts.abort or 1)):
+                    while self._end is None and self._incoming is None:
+                        if not self.pump():
+                            data = await self.transport.receive()
+                            if data:
+                                upper_layer.receive_data(data)
+                            else:
+                                upper_layer.receive_eof()
+            finally:
+                if self._incoming is None:
+                    self._pass_baton()
+        if self._end is None:
+            cause = exc.__cause__
+            self.end(lambda: _closed(cause))
+        raise self.error() from None
+
+    async def flush_control(self) -> None:
+        """Send what the core wants to say, such as an A-ABORT, bounded."""
+        upper_layer = self.core.upper_layer
+        if upper_layer.state is State.STA8 and upper_layer.role is Role.REQUESTOR:
+            upper_layer.confirm_release()
+        buffers = upper_layer.data_to_send()
+        if not buffers:
+            return
+        data = b"".join(buffers)
+        if self.transport.unsent is None and not self._send_lock.locked() and self.transport.send_nowait(data):
+            return
+        limit = self.timeouts.abort
+        try:
+            with CancelScope(shield=True, deadline=math.inf if limit is None else current_time() + limit):
+                async with self._send_lock:
+                    await self.transport.flush()
+                    await self.transport.send(data)
+                return
+        except (AssociationClosed, TimeoutError):
+            pass
+        self.transport.abort()
+
+    def abort_now(self, make: Callable[[], Exception]) -> None:
+        """End the association at once, without waiting: A-ABORT if it can be written, and close."""
+        self.end(make)
+        if self._closed:
+            return
+        self._closed = True
+        upper_layer = self.core.upper_layer
+        if upper_layer.can_abort:
+            upper_layer.abort()
+        data = b"".join(upper_layer.data_to_send())
+        sent = not data or (
+            not self.transport.broken and self.transport.unsent is None and self.transport.send_nowait(data)
+        )
+        if not sent:
+            self.transport.abort()
+        self._closed = not sent
+        # With the A-ABORT out, close_transport() gives the peer a moment to close first.
+
+    async def close_transport(self, linger: float | None) -> None:
+        """Close the transport; in Sta13 wait up to ``linger`` seconds for the peer to close it first (PS3.8 9.2)."""
+        upper_layer = self.core.upper_layer
+        try:
+            if not self._closed:
+                if upper_layer.state is State.STA8:
+                    upper_layer.confirm_release()
+                await self.flush_control()
+                if upper_layer.state is State.STA13 and not upper_layer.should_close:
+                    with CancelScope(shield=True, deadline=math.inf if linger is None else current_time() + linger):
+                        while not upper_layer.should_close:
+                            while upper_layer.next_event() is not None:
+                                pass
+                            await self.flush_control()
+                            if upper_layer.should_close:
+                                break
+                            data = await self.transport.receive()
+                            if data:
+                                upper_layer.receive_data(data)
+                            else:
+                                upper_layer.receive_eof()
+                    if not upper_layer.should_close:
+                        upper_layer.artim_expired()
+        finally:
+            self._closed = True
+            self.end(lambda: AssociationClosed("the association is closed"))
+            await self.transport.aclose()
+
+
+class _Writer:
+    """A message on its way out whose data set is not in memory."""
+
+    def __init__(self, connection: Connection, source: Outgoing, context_id: int, prefix: bytearray) -> None:
+        self._connection = connection
+        self._source = source
+        self._context_id = context_id
+        self._prefix = prefix
+        self._done = False
+        self.started = False
+
+    @property
+    def remaining(self) -> float:
+        """Bytes of the data set that have not been handed to the transport."""
+        if self._done:
+            return 0
+        size = self._source.size
+        return math.inf if size is None else size
+
+    async def run(self) -> None:
+        connection = self._connection
+        core = connection.core
+        limit = connection.timeouts.write
+        while not self._done:
+            buffer, last = await self._next()
+            if connection.ended:
+                raise connection.error()
+            core.send_buffer(buffer, last=last)
+            self._done = last
+            self._prefix = bytearray()
+            for piece in core.upper_layer.data_to_send():
+                self.started = True
+                await connection.transport.send(piece, math.inf if limit is None else current_time() + limit)
+
+    async def finish(self) -> None:
+        """Go on after a cancelled :meth:`run`."""
+        await self._connection.transport.flush()
+        await self.run()
+
+    async def _next(self) -> tuple[bytearray, bool]:
+        layout = self._connection.core.layout
+        size = self._source.size
+        if size is not None:
+            take = min(size, layout.buffer_payload)
+            buffer, gaps = layout.place(self._context_id, take, last=take == size, prefix=self._prefix)
+            await self._source.fill_gaps(gaps)
+            return buffer, take == size
+        data, last = await self._source.fill(layout.buffer_payload)
+        view = memoryview(data or b"")
+        buffer, gaps = layout.place(self._context_id, len(view), last=last, prefix=self._prefix)
+        start = 0
+        for gap in gaps:
+            gap[:] = view[start : start + len(gap)]
+            start += len(gap)
+        return buffer, last
+
+
+def _closed(cause: BaseException | None) -> AssociationError:
+    error = AssociationClosed(f"the connection was lost: {cause}" if cause else "the peer closed the connection")
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,434 @@
+"""Instances on their way: what is stored, yielded by handlers, and received by C-STORE and C-GET.
+
+An :class:`Instance` is a SOP Instance with its data set still as bytes, in a file, in memory, or on the wire. Storing,
+forwarding and serving it never parses pixel data and never holds it whole in memory, unless it is small.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from anyio import to_thread
+
+from . import dataset as _dataset
+from .connection import IncomingDataSet
+from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, part10_head, save
+from .exceptions import DataSetError, LocalProtocolError
+from .status import Status
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from .protocol.negotiation import AcceptedContext
+
+__all__ = ["Instance", "PreparedInstance", "ReceivedData", "ReceivedInstance", "SourceOutgoing", "prepare"]
+
+#: Bytes that are gathered before a worker thread writes them; a hop costs more than 100 µs.
+_HOP = 1 << 20
+
+T = TypeVar("T")
+
+
+class SourceOutgoing:
+    """A :class:`~asyncdicom.dataset.Source` as something to send: in memory it is copied, files are read in threads."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._in_memory = isinstance(source, BytesSource) or getattr(source, "_small", None) is not None
+        self._left = source.size
+        self._ahead: bytes | None = None
+        self._interrupted = False
+        self._read_something = False
+
+    @property
+    def size(self) -> int | None:
+        """Bytes that are left to send; ``None`` if nobody knows, or if a cancelled read cannot be repeated."""
+        return None if self._interrupted else self._left
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was read from it, so that nothing of it can have been sent."""
+        return not self._read_something
+
+    async def fill_gaps(self, gaps: list[memoryview]) -> None:
+        """Read exactly as many bytes as the gaps hold.
+
+        :raises OSError: the file cannot be read, or has become shorter.
+        """
+        wanted = sum(map(len, gaps))
+        if self._in_memory:
+            got = self._source.read_into(gaps)
+            self._read_something = True
+        else:
+            got = await self._hop(partial(self._source.read_into, gaps))
+        if got != wanted:
+            raise OSError("the file became shorter while it was being sent")
+        assert self._left is not None
+        self._left -= got
+
+    async def fill(self, limit: int) -> tuple[bytes | None, bool]:
+        """Return up to ``limit`` bytes of a source of unknown size, and whether they are the last."""
+        data, ahead = await self._hop(partial(self._read_ahead, limit))
+        self._ahead = ahead
+        return data, not ahead
+
+    def _read_ahead(self, limit: int) -> tuple[bytes, bytes]:
+        first = self._ahead
+        if first is None:
+            first = self._read(limit)
+        return first, self._read(limit) if len(first) == limit else b""
+
+    def _read(self, limit: int) -> bytes:
+        buffer = bytearray(limit)
+        return bytes(buffer[: self._source.read_into([memoryview(buffer)])])
+
+    async def _hop(self, call: Callable[[], T]) -> T:
+        if self._interrupted:
+            raise OSError("a read was interrupted")
+        self._interrupted = True
+        self._read_something = True
+        result = await to_thread.run_sync(call)
+        self._interrupted = False
+        return result
+
+
+class Instance:
+    """A SOP Instance: its identity, and where its data set is.
+
+    :ivar sop_class_uid: its SOP Class UID.
+    :ivar sop_instance_uid: its SOP Instance UID.
+    :ivar transfer_syntax_uid: how its data set is encoded.
+    :ivar in_memory: whether opening it does no IO.
+
+    Make one with :meth:`from_file`, :meth:`from_bytes` or :meth:`from_dataset`; C-GET operations yield them.
+    """
+
+    def __init__(
+        self,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        open_source: Callable[[], Source] | None = None,
+    ) -> None:
+        self.sop_class_uid = sop_class_uid
+        self.sop_instance_uid = sop_instance_uid
+        self.transfer_syntax_uid = transfer_syntax_uid
+        self._open_source = open_source
+        self.in_memory = False
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        sop_class_uid: str | None = None,
+        sop_instance_uid: str | None = None,
+        transfer_syntax_uid: str | None = None,
+    ) -> Instance:
+        """Refer to a file; with all three UIDs given it is not opened before it is sent.
+
+        :raises DataSetError: it is not a DICOM file.
+        :raises OSError: it cannot be read.
+        """
+        path = os.fspath(path)
+        if sop_class_uid is None or sop_instance_uid is None or transfer_syntax_uid is None:
+            head = _dataset.read_file_head(path)
+            sop_class_uid = sop_class_uid or head.sop_class_uid
+            sop_instance_uid = sop_instance_uid or head.sop_instance_uid
+            transfer_syntax_uid = transfer_syntax_uid or head.transfer_syntax_uid
+        return cls(sop_class_uid, sop_instance_uid, transfer_syntax_uid, partial(FileSource.open, path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Instance:
+        """Refer to an encoded data set (without a meta header) in memory."""
+        instance = cls(sop_class_uid, sop_instance_uid, transfer_syntax_uid, partial(BytesSource, data))
+        instance.in_memory = True
+        return instance
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset, transfer_syntax_uid: str | None = None) -> Instance:
+        """Encode a data set, in the transfer syntax of its meta header unless another is named.
+
+        :raises DataSetError: it cannot be encoded, or lacks a SOP Class or Instance UID.
+        """
+        syntax = transfer_syntax_uid
+        if syntax is None:
+            meta = getattr(dataset, "file_meta", None)
+            syntax = str(getattr(meta, "TransferSyntaxUID", None) or _dataset.sop.EXPLICIT_VR_LITTLE_ENDIAN)
+        sop_class = dataset.get("SOPClassUID")
+        sop_instance = dataset.get("SOPInstanceUID")
+        if not sop_class or not sop_instance:
+            raise DataSetError("a data set to store needs a SOP Class UID and a SOP Instance UID")
+        data = _dataset.encode_data_set(dataset, syntax)
+        return cls.from_bytes(data, str(sop_class), str(sop_instance), syntax)
+
+    def open_source(self) -> Source:
+        """Open the data set for reading; called in a worker thread when it is a file.
+
+        :raises OSError: it cannot be read.
+        """
+        if self._open_source is None:
+            raise LocalProtocolError("this instance is still on the wire; it has no data of its own")
+        return self._open_source()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.sop_instance_uid[:64]!r} of {self.sop_class_uid[:64]!r}>"
+
+
+class PreparedInstance:
+    """An instance opened and matched with an accepted presentation context, ready to be sent."""
+
+    def __init__(self, sop_class_uid: str, sop_instance_uid: str, context: AcceptedContext, source: Source) -> None:
+        self.sop_class_uid = sop_class_uid
+        self.sop_instance_uid = sop_instance_uid
+        self.context = context
+        self.source = source
+
+    def close(self) -> None:
+        """Close the file."""
+        self.source.close()
+
+
+Choose = Callable[[str, str], "tuple[AcceptedContext, bool]"]
+
+
+def prepare(
+    what: str | os.PathLike[str] | Dataset | Instance, choose: Choose, *, bulk_data: bool = True
+) -> PreparedInstance:
+    """Open what is to be stored and choose a context for it. To be called in a worker thread.
+
+    :param choose: gives for (SOP class, transfer syntax) the context and whether the data set must be converted for it;
+        raises what the caller wants to see when there is none.
+    :param bulk_data: ``False`` leaves out what PS3.4 Z.1.3 lists.
+    :raises DataSetError: not a DICOM file, or not a storable data set.
+    :raises OSError: the file cannot be read.
+    """
+    if isinstance(what, str | os.PathLike):
+        source: Source = FileSource.open(what)
+        assert isinstance(source, FileSource)
+        head = source.head
+        sop_class, sop_instance, syntax = head.sop_class_uid, head.sop_instance_uid, head.transfer_syntax_uid
+        name: object = os.fspath(what)
+    else:
+        instance = what if isinstance(what, Instance) else Instance.from_dataset(what)
+        source = instance.open_source()
+        sop_class, sop_instance = instance.sop_class_uid, instance.sop_instance_uid
+        syntax = instance.transfer_syntax_uid
+        name = "the data set"
+    try:
+        if not sop_class or not sop_instance:
+            raise DataSetError(f"{name} has no SOP Class UID or no SOP Instance UID: it is not a storable instance")
+        context, convert = choose(sop_class, syntax)
+        if not bulk_data:
+            source = StreamSource(_dataset.without_bulk_data(source, syntax))
+            if convert:
+                source = StreamSource(_dataset.convert(source, syntax, context.transfer_syntax))
+        elif convert:
+            source = StreamSource(_dataset.convert(source, syntax, context.transfer_syntax))
+    except BaseException:
+        source.close()
+        raise
+    return PreparedInstance(sop_class, sop_instance, context, source)
+
+
+class _Sink:
+    """A file sink that is used from worker threads and given up from the event loop's thread."""
+
+    def __init__(self, path: str, head: bytes) -> None:
+        self._sink = FileSink(path, head)
+        self._lock = threading.Lock()
+
+    def write(self, chunks: list[memoryview]) -> None:
+        with self._lock:
+            self._sink.write(chunks)
+
+    def finish(self, chunks: list[memoryview], sync: bool, replace: bool) -> None:
+        with self._lock:
+            self._sink.write(chunks)
+            self._sink.commit(sync=sync, replace=replace)
+
+    def abort(self) -> None:
+        with self._lock:
+            self._sink.abort()
+
+
+class ReceivedData:
+    """The data set of an instance that is being received.
+
+    It can be consumed once, by one of :meth:`iter_data`, :meth:`read`, :meth:`dataset` and :meth:`save`.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+    def __init__(self, incoming: IncomingDataSet | None) -> None:
+        self._incoming = incoming
+        self._begun = False
+        self.consumed = False
+        self.failure: BaseException | None = None
+        self._expired = False
+        self._source_ae_title: str | None = None
+
+    def _begin(self) -> None:
+        if self._expired:
+            raise LocalProtocolError("this instance is over: it was valid until the next one was asked for")
+        if self._begun:
+            raise LocalProtocolError("the data set of this instance was consumed already")
+        self._begun = True
+
+    async def _next(self) -> memoryview | None:
+        if self._incoming is None:
+            return None
+        if self._expired:
+            raise LocalProtocolError("this instance is over: it was valid until the next one was asked for")
+        return await self._incoming.next()
+
+    async def iter_data(self) -> AsyncIterator[bytes]:
+        """Yield the encoded data set piece by piece, at most about 256 KiB each, as it arrives.
+
+        :raises AssociationError: the association ended first.
+        """
+        self._begin()
+        while (piece := await self._next()) is not None:
+            if len(piece):
+                yield bytes(piece)
+        self.consumed = True
+
+    async def read(self) -> bytes:
+        """Return the encoded data set.
+
+        :raises AssociationError: the association ended first.
+        """
+        self._begin()
+        pieces = []
+        while (piece := await self._next()) is not None:
+            pieces.append(piece)
+        self.consumed = True
+        return b"".join(pieces)
+
+    async def dataset(self) -> Dataset:
+        """Return the decoded data set, with a ``file_meta`` that names the transfer syntax.
+
+        :raises DataSetError: it cannot be decoded.
+        :raises AssociationError: the association ended first.
+        """
+        data = await self.read()
+        self.consumed = False
+        try:
+            decoded = await to_thread.run_sync(self._decode, data)
+        except BaseException as exc:
+            self.failure = exc
+            raise
+        self.consumed = True
+        return decoded
+
+    def _decode(self, data: bytes) -> Dataset:
+        decoded = _dataset.decode_data_set(data, self.transfer_syntax_uid)
+        return _dataset.with_file_meta(decoded, self.sop_class_uid, self.sop_instance_uid, self.transfer_syntax_uid)
+
+    async def save(self, path: str | os.PathLike[str], *, sync: bool = False, replace: bool = True) -> Path:
+        """Write the instance to a Part 10 file, byte for byte as received, and return its path.
+
+        The bytes go to a hidden temporary file beside it that is renamed at the end: the file is seen whole or not at
+        all, and nothing is left when this is cancelled or fails.
+
+        :param sync: return after the file and its name are safe on the disk.
+        :param replace: replace a file of this name; otherwise :class:`FileExistsError`.
+        :raises OSError: it cannot be written.
+        :raises AssociationError: the association ended first.
+        """
+        self._begin()
+        path = os.fspath(path)
+        head = self.part10_head()
+        pieces: list[memoryview] = []
+        size = 0
+        sink: _Sink | None = None
+        try:
+            while (piece := await self._next()) is not None:
+                pieces.append(piece)
+                size += len(piece)
+                if size >= _HOP and not self._ended():
+                    if sink is None:
+                        sink = _Sink(path, head)
+                    await to_thread.run_sync(sink.write, pieces)
+                    pieces = []
+                    size = 0
+            if sink is None:
+                await to_thread.run_sync(partial(save, path, head, pieces, sync=sync, replace=replace))
+            else:
+                await to_thread.run_sync(sink.finish, pieces, sync, replace)
+        except BaseException as exc:
+            self.failure = exc
+            if sink is not None:
+                sink.abort()
+            raise
+        self.consumed = True
+        return Path(path)
+
+    def _ended(self) -> bool:
+        return self._incoming is None or self._incoming.done
+
+    def part10_head(self) -> bytes:
+        """Return the preamble and File Meta Information for a file of this instance (PS3.10 7.1)."""
+        return part10_head(
+            self.sop_class_uid,
+            self.sop_instance_uid,
+            self.transfer_syntax_uid,
+            source_ae_title=self._source_ae_title,
+        )
+
+    async def discard(self) -> None:
+        """Read the rest and forget it."""
+        if self._incoming is not None:
+            await self._incoming.discard()
+
+    def expire(self) -> None:
+        """End the validity of this instance."""
+        self._expired = True
+
+
+class ReceivedInstance(ReceivedData, Instance):
+    """An instance that a C-GET sub-operation delivers; valid until the next one is asked for.
+
+    :ivar bulk_data_removed: it came by Composite Instance Retrieve Without Bulk Data, is not complete, and must not be
+        stored as the instance (PS3.4 Z.4.2.2.1).
+    """
+
+    def __init__(
+        self,
+        incoming: IncomingDataSet | None,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        *,
+        source_ae_title: str | None = None,
+        bulk_data_removed: bool = False,
+    ) -> None:
+        Instance.__init__(self, sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+        ReceivedData.__init__(self, incoming)
+        self._source_ae_title = source_ae_title
+        self.bulk_data_removed = bulk_data_removed
+        self._status: Status | None = None
+
+    @property
+    def status(self) -> Status | None:
+        """The status to answer the sub-operation with, if it was set."""
+        return self._status
+
+    @status.setter
+    def status(self, value: int) -> None:
+        if self._expired:
+            raise LocalProtocolError("this instance is over: its response has been sent")
+        self._status = Status(value)
+
+    def accept(self) -> None:
+        """Answer Success although the data set was not consumed."""
+        self.status = 0
+
+    def open_source(self) -> Source:
+        raise LocalProtocolError("an instance that is being received cannot be sent on; save() or read() it first")

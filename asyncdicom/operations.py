@@ -1,0 +1,546 @@
+"""The SCU's side of C-FIND, C-GET and C-MOVE: iterators whose end is a C-CANCEL when it comes early.
+
+Theory of operation
+-------------------
+:class:`Find`, :class:`Get` and :class:`Move` are objects, not generator functions, because a generator that is abandoned
+by ``break`` cannot reliably send a C-CANCEL. Each is at once an async iterator, a
+:class:`collections.abc.AsyncGenerator` and an async context manager. The request goes out when the first item is asked
+for. Leaving early, by ``aclose()``, by an exception in the ``async with``, or by cancelling the task in ``__anext__``,
+sends C-CANCEL and drains what still comes, bounded by ``Timeouts.cancel``; if that does not succeed, or a second
+cancellation arrives meanwhile, the association is aborted. ``__del__`` can only set a flag: the association's next verb
+then cancels and drains.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from anyio import CancelScope, current_time
+
+from . import dataset as _dataset
+from .connection import Box, IncomingDataSet, Oversized, current_task
+from .exceptions import DataSetError, LocalProtocolError, RemoteProtocolError, StatusError
+from .instances import ReceivedInstance
+from .protocol.commands import CStoreRQ, Message
+from .protocol.negotiation import AcceptedContext
+from .status import CANCEL, INVALID_OBJECT_INSTANCE, OUT_OF_RESOURCES, SUCCESS, Status
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pydicom import Dataset
+
+    from .association import Association
+
+__all__ = ["Exchange", "Find", "Get", "Move", "Operation", "Progress", "Response", "Start", "SubOperation"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+#: 0xC211, "unable to process": the body of a C-GET loop, or a C-STORE handler, failed.
+_UNABLE_TO_PROCESS = Status(0xC211)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The sub-operation counters of a C-GET or C-MOVE response (PS3.7 9.1.3.1); ``None`` where the peer gave none."""
+
+    remaining: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    warning: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """All sub-operations, if enough counters are known."""
+        if self.remaining is None:
+            return None
+        return self.remaining + (self.completed or 0) + (self.failed or 0) + (self.warning or 0)
+
+
+class Response:
+    """One response of the peer.
+
+    :ivar status: its :class:`asyncdicom.Status`.
+    :ivar message_id: the Message ID of the request that it answers.
+    :ivar message: the whole command set.
+    :ivar data_set_bytes: its data set as it came, or ``None``.
+    """
+
+    __slots__ = ("_context", "_decoded", "data_set_bytes", "message", "message_id", "status")
+
+    def __init__(self, message: Message, context: AcceptedContext, data: bytes | None) -> None:
+        self.message = message
+        self.message_id = int(getattr(message, "message_id_being_responded_to"))  # noqa: B009
+        self.status = Status(getattr(message, "status"))  # noqa: B009
+        self.data_set_bytes = data
+        self._context = context
+        self._decoded: Dataset | None = None
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """How the data set is encoded."""
+        return self._context.transfer_syntax
+
+    @property
+    def data_set(self) -> Dataset | None:
+        """The data set, decoded on first access; ``None`` if there is none.
+
+        :raises DataSetError: it cannot be decoded.
+        """
+        if self._decoded is None and self.data_set_bytes is not None:
+            if isinstance(self.data_set_bytes, Oversized):
+                raise DataSetError("the data set of the response is longer than Limits.identifier")
+            self._decoded = _dataset.decode_data_set(self.data_set_bytes, self.transfer_syntax_uid)
+        return self._decoded
+
+    @property
+    def error_comment(self) -> str | None:
+        """The Error Comment (0000,0902), if there is one."""
+        return getattr(self.message, "error_comment", None)
+
+    @property
+    def offending_element(self) -> tuple[int, ...]:
+        """The tags of Offending Element (0000,0901)."""
+        return tuple(getattr(self.message, "offending_element", None) or ())
+
+    @property
+    def error_id(self) -> int | None:
+        """The Error ID (0000,0903), if there is one."""
+        return getattr(self.message, "error_id", None)
+
+    @property
+    def progress(self) -> Progress:
+        """The sub-operation counters."""
+        message = self.message
+        return Progress(
+            getattr(message, "number_of_remaining_suboperations", None),
+            getattr(message, "number_of_completed_suboperations", None),
+            getattr(message, "number_of_failed_suboperations", None),
+            getattr(message, "number_of_warning_suboperations", None),
+        )
+
+    @property
+    def affected_sop_instance_uid(self) -> str | None:
+        """The Affected SOP Instance UID, such as the one that an N-CREATE was given."""
+        return getattr(self.message, "affected_sop_instance_uid", None)
+
+    @property
+    def failed_sop_instance_uids(self) -> list[str]:
+        """The Failed SOP Instance UID List (0008,0058) of a retrieval's response.
+
+        :raises DataSetError: the data set cannot be decoded.
+        """
+        value = (self.data_set or {}).get("FailedSOPInstanceUIDList") if self.data_set_bytes is not None else None
+        if not value:
+            return []
+        return [str(value)] if isinstance(value, str) else [str(uid) for uid in value]
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status!r} to message {self.message_id}>"
+
+
+class Start(NamedTuple):
+    """What begins an operation: its context, its command set for a given Message ID, and its identifier."""
+
+    context: AcceptedContext
+    message: Callable[[int], Message]
+    expects: type[Message]
+    identifier: bytes
+
+
+class SubOperation:
+    """A C-STORE request that a C-GET brought."""
+
+    __slots__ = ("context", "incoming", "message")
+
+    def __init__(self, context: AcceptedContext, message: CStoreRQ, incoming: IncomingDataSet | None) -> None:
+        self.context = context
+        self.message = message
+        self.incoming = incoming
+
+
+class Exchange(Box["Response | SubOperation"]):
+    """A request of ours that is outstanding, and the box for what answers it."""
+
+    __slots__ = (
+        "__weakref__",
+        "abandoned",
+        "consumer",
+        "context",
+        "deadline",
+        "discard",
+        "done",
+        "expects",
+        "message_id",
+        "operation",
+        "sent",
+    )
+
+    def __init__(self, message_id: int, context: AcceptedContext, expects: type[Message]) -> None:
+        super().__init__()
+        self.message_id = message_id
+        self.context = context
+        self.expects = expects
+        self.sent = False  # a byte of the request may have gone out
+        self.done = False  # the final response was filed
+        self.discard = False  # nobody wants the response any more
+        self.abandoned = False  # the iterator was dropped
+        self.deadline = math.inf  # when the response is overdue, if nobody waits for it
+        self.consumer: object = None  # the task that uses the operation
+        self.operation: weakref.ref[Operation[Any]] | None = None
+
+
+class Operation(AsyncGenerator[T_co, None], Generic[T_co]):
+    """An operation with several responses, in progress.
+
+    :ivar response: the final :class:`Response`, once it has come.
+    :ivar truncated: whether results were left behind by ``limit`` or by leaving early.
+    """
+
+    _verb = "operation"
+
+    def __init__(
+        self,
+        association: Association,
+        start: Callable[[], Start],
+        *,
+        limit: int | None = None,
+        check: bool = True,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise LocalProtocolError(f"limit is {limit}: expected at least 1, or None")
+        self._association = association
+        self._start = start
+        self._limit = limit
+        self._check = check
+        self._count = 0
+        self._exchange: Exchange | None = None
+        self._closed = False
+        self._running = False
+        self._we_cancelled = False
+        self.response: Response | None = None
+        self.truncated = False
+
+    # The iterator.
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        """Return the next item.
+
+        :raises StopAsyncIteration: the operation has ended.
+        :raises StatusError: it ended with a failure status.
+        :raises AssociationError: the association ended.
+        :raises OperationTimeout: nothing came in time; the association is aborted.
+
+        Cancelling it sends C-CANCEL and drains what still comes.
+        """
+        if self._running:
+            raise LocalProtocolError(f"the {self._verb} is already being iterated by another task")
+        if self._closed:
+            raise StopAsyncIteration
+        self._running = True
+        try:
+            item = await self._step()
+        except StopAsyncIteration:
+            self._closed = True
+            raise
+        except Exception:
+            await self._leave()
+            raise
+        except BaseException:
+            # Cancelled: by a scope of anyio or trio, or natively by asyncio.
+            await self._leave()
+            raise
+        finally:
+            self._running = False
+        return item
+
+    async def _step(self) -> T_co:
+        if self._limit is not None and self._count >= self._limit:
+            await self._leave()
+            raise StopAsyncIteration
+        if self._exchange is None:
+            await self._begin()
+        exchange = self._exchange
+        assert exchange is not None
+        exchange.consumer = current_task()
+        association = self._association
+        await self._advance()
+        while True:
+            await association._wait_exchange(exchange)
+            entry = exchange.items.popleft()
+            if isinstance(entry, SubOperation):
+                found = await self._sub_operation(entry)
+                if found is not None:
+                    return self._deliver(found)
+                continue
+            if not entry.status.is_pending:
+                self.response = entry
+                self._finish(entry)
+            found = self._pending(entry)
+            if found is not None:
+                return self._deliver(found)
+
+    def _deliver(self, item: T_co) -> T_co:
+        self._count += 1
+        return item
+
+    def _finish(self, response: Response) -> None:
+        """End with the final response."""
+        status = response.status
+        if self._check and status.is_failure:
+            raise StatusError(status, response.error_comment, response)
+        if self._check and status == CANCEL and not self._we_cancelled:
+            raise StatusError(status, response.error_comment, response)
+        raise StopAsyncIteration
+
+    async def _begin(self) -> None:
+        start = self._start()
+        association = self._association
+        exchange = await association._open_exchange(start.context, start.expects)
+        exchange.operation = weakref.ref(self)
+        exchange.consumer = current_task()
+        self._exchange = exchange
+        await association._send_request(exchange, start.message(exchange.message_id), start.identifier)
+
+    async def _advance(self) -> None:
+        """Do what is due before the next item is waited for."""
+
+    @abc.abstractmethod
+    def _pending(self, response: Response) -> T_co | None:
+        """Return the item that a pending response makes, if it makes one."""
+
+    async def _sub_operation(self, request: SubOperation) -> T_co | None:
+        raise RemoteProtocolError("the peer sent a C-STORE request that belongs to no C-GET", 0)
+
+    # Leaving.
+
+    async def _leave(self) -> None:
+        """Send C-CANCEL and drain, unless the operation has ended; bounded."""
+        self._closed = True
+        exchange = self._exchange
+        association = self._association
+        if exchange is None or association.ended:
+            return
+        if not exchange.sent:
+            association._forget(exchange)
+            return
+        if exchange.done and not exchange.items:
+            await self._settle()
+            return
+        self._we_cancelled = True
+        seconds = association.timeouts.cancel
+        drained = False
+        try:
+            with CancelScope(shield=True, deadline=math.inf if seconds is None else current_time() + seconds):
+                await self._settle()
+                if not exchange.done:
+                    await association._send_cancel(exchange)
+                await self._drain(exchange)
+                drained = True
+        except Exception:
+            # The association ended meanwhile, or a late item was wrong: whoever leaves is not interested.
+            drained = association.ended
+        finally:
+            if not drained and not association.ended:
+                # The peer ignores C-CANCEL, or a second cancellation broke the shield.
+                association._abort_operation(self._verb)
+
+    async def _settle(self) -> None:
+        """Finish what was delivered last."""
+
+    async def _drain(self, exchange: Exchange) -> None:
+        association = self._association
+        while True:
+            if not exchange.items:
+                if exchange.done:
+                    return
+                await association.wait(exchange, None, "cancel")
+            entry = exchange.items.popleft()
+            if isinstance(entry, SubOperation):
+                if entry.incoming is not None:
+                    await entry.incoming.discard()
+                await association._answer_store(entry, OUT_OF_RESOURCES)
+                self.truncated = True
+            elif entry.status.is_pending:
+                self.truncated = True
+            else:
+                self.response = entry
+                self.truncated = self.truncated or entry.status == CANCEL
+                return
+
+    async def aclose(self) -> None:
+        """Leave: send C-CANCEL if the operation has not ended, and drain what still comes."""
+        if not self._closed:
+            if self._running:
+                raise LocalProtocolError(f"the {self._verb} is being iterated by another task")
+            await self._leave()
+
+    async def asend(self, value: None) -> T_co:
+        """Return the next item; ``value`` is ignored."""
+        return await self.__anext__()
+
+    async def athrow(
+        self,
+        typ: type[BaseException] | BaseException,
+        val: BaseException | object = None,
+        tb: TracebackType | None = None,
+    ) -> T_co:
+        """Leave, and raise the exception."""
+        exc = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
+        self._failed(exc)
+        await self.aclose()
+        raise exc
+
+    def _failed(self, exc: BaseException) -> None:
+        """Note that the body of the loop raised."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is not None:
+            self._failed(exc)
+        await self.aclose()
+
+    def __del__(self) -> None:
+        exchange = getattr(self, "_exchange", None)
+        if exchange is not None and not self._closed:
+            exchange.abandoned = True
+            self._on_drop()
+
+    def _on_drop(self) -> None:
+        """Let go of what was delivered last, without waiting."""
+
+
+class Find(Operation["Dataset"]):
+    """A C-FIND in progress (PS3.7 9.1.2): yields a data set per match."""
+
+    _verb = "C-FIND"
+
+    def _pending(self, response: Response) -> Dataset | None:
+        # A pending response without an identifier is not a match (tolerated).
+        return response.data_set
+
+
+class Move(Operation[Progress]):
+    """A C-MOVE in progress (PS3.7 9.1.4): yields the :class:`Progress` of each pending response.
+
+    :ivar progress: the counters as of the last response.
+    """
+
+    _verb = "C-MOVE"
+    progress = Progress()
+
+    def _pending(self, response: Response) -> Progress | None:
+        self.progress = response.progress
+        return self.progress
+
+    def _finish(self, response: Response) -> None:
+        self.progress = response.progress
+        super()._finish(response)
+
+
+class Get(Operation[ReceivedInstance]):
+    """A C-GET in progress (PS3.7 9.1.3): yields an :class:`~asyncdicom.Instance` per sub-operation.
+
+    The C-STORE response of an instance is sent when the next one is asked for or the loop is left.
+
+    :ivar progress: the counters as of the last response.
+    """
+
+    _verb = "C-GET"
+    progress = Progress()
+
+    def __init__(
+        self,
+        association: Association,
+        start: Callable[[], Start],
+        *,
+        limit: int | None = None,
+        check: bool = True,
+        bulk_data_removed: bool = False,
+    ) -> None:
+        super().__init__(association, start, limit=limit, check=check)
+        self._bulk_data_removed = bulk_data_removed
+        self._current: tuple[SubOperation, ReceivedInstance] | None = None
+        self._cause: BaseException | None = None
+
+    def _pending(self, response: Response) -> None:
+        self.progress = response.progress
+
+    def _finish(self, response: Response) -> None:
+        self.progress = response.progress
+        super()._finish(response)
+
+    async def _advance(self) -> None:
+        await self._settle()
+
+    async def _sub_operation(self, request: SubOperation) -> ReceivedInstance | None:
+        association = self._association
+        uid = request.message.affected_sop_instance_uid or ""
+        status = SUCCESS
+        if not _dataset.safe_uid(uid):
+            status = INVALID_OBJECT_INSTANCE
+        elif association.strict_roles and not request.context.requestor_is_scp:
+            status = Status(0x0122)
+        if status:
+            if request.incoming is not None:
+                await request.incoming.discard()
+            await association._answer_store(request, status)
+            return None
+        instance = ReceivedInstance(
+            request.incoming,
+            request.message.affected_sop_class_uid or request.context.abstract_syntax,
+            uid,
+            request.context.transfer_syntax,
+            source_ae_title=association.peer.ae_title,
+            bulk_data_removed=self._bulk_data_removed,
+        )
+        self._current = (request, instance)
+        return instance
+
+    async def _settle(self) -> None:
+        current = self._current
+        if current is None:
+            return
+        request, instance = current
+        cause = self._cause or instance.failure
+        instance.expire()
+        if request.incoming is not None:
+            await request.incoming.discard()
+        self._current = None
+        if instance.status is not None:
+            status = instance.status
+        elif instance.consumed or cause is None:
+            status = SUCCESS
+        elif isinstance(cause, OSError):
+            status = OUT_OF_RESOURCES
+        else:
+            status = _UNABLE_TO_PROCESS
+        await self._association._answer_store(request, status)
+
+    def _failed(self, exc: BaseException) -> None:
+        if not isinstance(exc, GeneratorExit):
+            self._cause = exc
+            current = self._current
+            if current is not None and current[1].status is None and not current[1].consumed:
+                current[1].status = OUT_OF_RESOURCES if isinstance(exc, OSError) else _UNABLE_TO_PROCESS
+
+    def _on_drop(self) -> None:
+        if self._current is not None:
+            request, instance = self._current
+            if instance.status is None and not instance.consumed:
+                # Whether the body broke off or raised cannot be seen from here: claim nothing.
+                instance._status = OUT_OF_RESOURCES
+            self._association._orphan(request, instance.status or SUCCESS)

@@ -1,0 +1,400 @@
+"""The DICOM Upper Layer protocol machine of one transport connection (PS3.8 section 9), without IO.
+
+Theory of operation
+-------------------
+:class:`UpperLayer` interprets the tables of :mod:`asyncdicom.protocol.states`. Local primitives are methods; they raise
+:class:`~asyncdicom.exceptions.LocalProtocolError` before anything changes when Table 9-10 has no cell for them. The
+transport's side is :meth:`~UpperLayer.receive_data`, :meth:`~UpperLayer.receive_eof` and
+:meth:`~UpperLayer.artim_expired`; these never raise. What a peer does wrong becomes the A-ABORT that the standard asks
+for, and an event.
+
+The owner of the IO does three things after any call: send what :meth:`~UpperLayer.data_to_send` gives, run the ARTIM
+timer while :attr:`~UpperLayer.artim_running` (a new deadline each time :attr:`~UpperLayer.artim_serial` changes), and
+close the transport once :attr:`~UpperLayer.should_close`. Events are pulled one by one with
+:meth:`~UpperLayer.next_event`: received bytes are not parsed before somebody asks for what they hold.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from ..exceptions import LocalProtocolError
+from . import pdu
+from .framing import ControlPDU, ForeignProtocol, Fragment, Framer
+from .pdu import AbortReason, InvalidPDU
+from .states import ACTIONS, TRANSITIONS, Action, Artim, Indicate, Input, Send, State
+
+__all__ = [
+    "AbortIndication",
+    "AssociateConfirmation",
+    "AssociateIndication",
+    "AssociateRejection",
+    "ProviderAbort",
+    "ReleaseConfirmation",
+    "ReleaseIndication",
+    "Role",
+    "TransportLost",
+    "UpperLayer",
+    "UpperLayerEvent",
+]
+
+
+class Role(enum.Enum):
+    """Who asked for the association (PS3.8 section 3)."""
+
+    REQUESTOR = "requestor"
+    ACCEPTOR = "acceptor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociateIndication:
+    """A-ASSOCIATE indication: the peer asks for an association (PS3.8 7.1.1)."""
+
+    request: pdu.AssociateRQ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociateConfirmation:
+    """A-ASSOCIATE confirmation: the peer accepted."""
+
+    accept: pdu.AssociateAC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociateRejection:
+    """A-ASSOCIATE confirmation: the peer rejected."""
+
+    reject: pdu.AssociateRJ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseIndication:
+    """A-RELEASE indication (PS3.8 7.2); ``collision`` when both sides asked at once."""
+
+    collision: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseConfirmation:
+    """A-RELEASE confirmation: the peer agreed to end the association."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortIndication:
+    """A-ABORT or A-P-ABORT indication: an A-ABORT PDU came (PS3.8 7.3, 7.4)."""
+
+    source: int
+    reason: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderAbort:
+    """A-P-ABORT indication: the peer broke a rule and we sent A-ABORT."""
+
+    source: int
+    reason: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportLost:
+    """A-P-ABORT indication: the transport connection closed."""
+
+
+UpperLayerEvent = (
+    AssociateIndication
+    | AssociateConfirmation
+    | AssociateRejection
+    | Fragment
+    | ReleaseIndication
+    | ReleaseConfirmation
+    | AbortIndication
+    | ProviderAbort
+    | TransportLost
+)
+
+_PDU_INPUTS = {1: Input.EVT6, 2: Input.EVT3, 3: Input.EVT4, 5: Input.EVT12, 6: Input.EVT13, 7: Input.EVT16}
+
+
+class UpperLayer:
+    """The protocol machine of one transport connection.
+
+    :param role: whether this side requests or accepts the association.
+    :param associate_pdu: the longest A-ASSOCIATE PDU in bytes that is collected.
+    :param maximum_length: the maximum P-DATA-TF length in bytes that we announce; 0 is unlimited.
+    :param slack: bytes over it that are tolerated.
+    """
+
+    def __init__(self, role: Role, *, associate_pdu: int = 1 << 20, maximum_length: int = 0, slack: int = 64) -> None:
+        self.role = role
+        self.state = State.STA1
+        self.artim_running = False
+        self.artim_serial = 0
+        self.should_close = False
+        self._framer = Framer(associate_pdu=associate_pdu, maximum_length=maximum_length, slack=slack)
+        self._outgoing: list[bytes | bytearray] = []
+        self._events: list[UpperLayerEvent] = []
+        self._eof = False
+        self._deaf = False  # the stream cannot or need not be parsed any further
+        self._connected = False
+        self._request: pdu.AssociateRQ | None = None
+
+    # The local user's primitives.
+
+    def associate(self, request: pdu.AssociateRQ) -> None:
+        """Ask for an association (Evt1); the PDU goes out once the transport is connected."""
+        self._local(Input.EVT1)
+        self._request = request
+
+    def accept(self, answer: pdu.AssociateAC) -> None:
+        """Accept the association that was asked for (Evt7)."""
+        self._local(Input.EVT7, answer)
+
+    def reject(self, answer: pdu.AssociateRJ) -> None:
+        """Reject the association that was asked for (Evt8)."""
+        self._local(Input.EVT8, answer)
+
+    def send_data(self, buffer: bytes | bytearray) -> None:
+        """Send a buffer of whole P-DATA-TF PDUs (Evt9)."""
+        if self.state is not State.STA6 and self.state is not State.STA8:
+            self._local(Input.EVT9)  # raises
+        self._outgoing.append(buffer)
+
+    def release(self) -> None:
+        """Ask for the end of the association (Evt11)."""
+        self._local(Input.EVT11)
+
+    def confirm_release(self) -> None:
+        """Agree to end the association (Evt14)."""
+        self._local(Input.EVT14)
+
+    def abort(self) -> None:
+        """Abort the association as its user (Evt15)."""
+        self._local(Input.EVT15)
+
+    def protocol_error(self, reason: AbortReason, message: str) -> None:
+        """Treat what the upper layer's user found wrong in the P-DATA as an invalid PDU (Evt19)."""
+        self._peer(Input.EVT19, reason=reason, message=message)
+
+    @property
+    def can_abort(self) -> bool:
+        """Whether Table 9-10 allows an A-ABORT request now."""
+        return (Input.EVT15, self.state) in TRANSITIONS
+
+    # The transport's side.
+
+    def transport_connected(self) -> None:
+        """Tell that the transport connection is open (Evt2 for the requestor, Evt5 for the acceptor)."""
+        self._connected = True
+        self._local(Input.EVT2 if self.role is Role.REQUESTOR else Input.EVT5)
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes that were received. ``data`` must not change afterwards: fragments are slices of it."""
+        if not self._deaf:
+            self._framer.receive_data(data)
+
+    def receive_eof(self) -> None:
+        """Tell that the transport connection was closed or lost; what was received before is still delivered."""
+        self._eof = True
+
+    def artim_expired(self) -> None:
+        """Tell that the ARTIM timer ran out (Evt18)."""
+        if self.artim_running:
+            self._peer(Input.EVT18)
+
+    @property
+    def mid_pdu(self) -> bool:
+        """Whether the bytes received so far end inside a PDU."""
+        return self._framer.mid_pdu
+
+    @property
+    def has_buffered(self) -> bool:
+        """Whether something that was received has not been looked at."""
+        return bool(self._events) or (not self._deaf and self._framer.has_buffered)
+
+    # What comes out.
+
+    def data_to_send(self) -> list[bytes | bytearray]:
+        """Return the buffers to send, in order, and forget them."""
+        outgoing = self._outgoing
+        if outgoing:
+            self._outgoing = []
+        return outgoing
+
+    def next_event(self) -> UpperLayerEvent | None:
+        """Return the next event, or ``None`` when more bytes are needed (or none will come: :attr:`should_close`)."""
+        while True:
+            if self._events:
+                return self._events.pop(0)
+            if not self._deaf:
+                try:
+                    item = self._framer.next()
+                    if item is None:
+                        pass
+                    elif type(item) is Fragment:
+                        # DT-2 and AR-6: the cells of Evt10 that every fragment of a working association passes.
+                        if self.state is State.STA6 or self.state is State.STA7:
+                            return item
+                        self._peer(Input.EVT10)
+                        continue
+                    else:
+                        assert isinstance(item, ControlPDU)
+                        body = pdu.decode(item.type, item.body)
+                        self._peer(_PDU_INPUTS[item.type], body)
+                        continue
+                except InvalidPDU as exc:
+                    self._deaf = True
+                    self._peer(Input.EVT19, reason=exc.reason, message=str(exc))
+                    if isinstance(exc, ForeignProtocol) and self.role is Role.ACCEPTOR:
+                        # Our one shortcut: whoever speaks another protocol gets no ARTIM period to talk in.
+                        self._finish()
+                    continue
+            if self._eof and self._connected:
+                self._connected = False
+                self._deaf = True
+                self._peer(Input.EVT17)
+                self.should_close = True
+                continue
+            return None
+
+    # The interpreter.
+
+    def _local(self, event: Input, body: pdu.PDU | None = None) -> None:
+        action = TRANSITIONS.get((event, self.state))
+        if action is None:
+            raise LocalProtocolError(f"{_PRIMITIVES[event]} is not possible in state {self.state.name.title()}")
+        self._perform(action, body)
+
+    def _peer(
+        self,
+        event: Input,
+        body: pdu.PDU | None = None,
+        *,
+        reason: AbortReason = AbortReason.UNEXPECTED_PDU,
+        message: str = "",
+    ) -> None:
+        action = TRANSITIONS.get((event, self.state))
+        if action is None:
+            return
+        if not message:
+            message = f"{_PRIMITIVES[event]} in state {self.state.name.title()}"
+        self._perform(action, body, reason, message)
+
+    def _perform(
+        self,
+        action: Action,
+        body: pdu.PDU | None = None,
+        reason: AbortReason = AbortReason.NOT_SPECIFIED,
+        message: str = "",
+    ) -> None:
+        row = ACTIONS[action]
+        next_state = row.next
+        send = row.send
+        indicate = row.indicate
+        artim = row.artim
+        if action is Action.AE6:
+            assert isinstance(body, pdu.AssociateRQ)
+            # "if the A-ASSOCIATE-RQ is not acceptable by the service-provider": bit 0 of the protocol version (9.3.2).
+            if not body.protocol_version & 1:
+                assert row.alternative is not None
+                next_state = row.alternative
+                body = pdu.AssociateRJ(result=1, source=2, reason=2)
+                send, indicate, artim = Send.ASSOCIATE_RJ, None, Artim.START
+        elif action is Action.AR8 and self.role is Role.ACCEPTOR:
+            assert row.alternative is not None
+            next_state = row.alternative
+        elif action is Action.AE2:
+            body = self._request
+        if send is not None:
+            self._send(send, body, reason)
+        if indicate is not None:
+            self._indicate(indicate, body, action, reason, message)
+        elif action is Action.AA1 and message:
+            # AA-1 issues no indication in Sta2, as there is no user yet; whoever owns the connection wants to know why.
+            self._events.append(ProviderAbort(source=0, reason=int(AbortReason.NOT_SPECIFIED), message=message))
+        if artim is Artim.START:
+            self.artim_running = True
+            self.artim_serial += 1
+        elif artim is Artim.STOP:
+            self.artim_running = False
+        self.state = next_state
+        if action is Action.AA7:
+            self._deaf = True
+        if row.close:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.state = State.STA1
+        self.artim_running = False
+        self.should_close = True
+        self._connected = False
+        self._deaf = True
+
+    def _send(self, send: Send, body: pdu.PDU | None, reason: AbortReason) -> None:
+        match send:
+            case Send.ASSOCIATE_RQ | Send.ASSOCIATE_AC | Send.ASSOCIATE_RJ:
+                assert body is not None
+                self._outgoing.append(pdu.encode(body))
+            case Send.RELEASE_RQ:
+                self._outgoing.append(pdu.encode(pdu.ReleaseRQ()))
+            case Send.RELEASE_RP:
+                self._outgoing.append(pdu.encode(pdu.ReleaseRP()))
+            case Send.ABORT_USER:
+                self._outgoing.append(pdu.encode(pdu.Abort(source=0, reason=0)))
+            case Send.ABORT_PROVIDER:
+                self._outgoing.append(pdu.encode(pdu.Abort(source=2, reason=int(reason))))
+            case Send.DATA:
+                pass  # send_data() has the buffer
+
+    def _indicate(
+        self, indicate: Indicate, body: pdu.PDU | None, action: Action, reason: AbortReason, message: str
+    ) -> None:
+        event: UpperLayerEvent
+        match indicate:
+            case Indicate.ASSOCIATE:
+                assert isinstance(body, pdu.AssociateRQ)
+                event = AssociateIndication(request=body)
+            case Indicate.ACCEPTED:
+                assert isinstance(body, pdu.AssociateAC)
+                event = AssociateConfirmation(accept=body)
+            case Indicate.REJECTED:
+                assert isinstance(body, pdu.AssociateRJ)
+                event = AssociateRejection(reject=body)
+            case Indicate.RELEASE:
+                event = ReleaseIndication(collision=action is Action.AR8)
+            case Indicate.RELEASED:
+                event = ReleaseConfirmation()
+            case Indicate.ABORTED:
+                assert isinstance(body, pdu.Abort)
+                event = AbortIndication(source=body.source, reason=body.reason)
+            case Indicate.PROVIDER_ABORT:
+                event = ProviderAbort(source=2, reason=int(reason), message=message)
+            case Indicate.TRANSPORT_LOST:
+                event = TransportLost()
+            case Indicate.DATA:
+                return  # next_event() returns the fragment itself
+        self._events.append(event)
+
+
+_PRIMITIVES = {
+    Input.EVT1: "A-ASSOCIATE request",
+    Input.EVT2: "transport connection confirmation",
+    Input.EVT3: "A-ASSOCIATE-AC PDU",
+    Input.EVT4: "A-ASSOCIATE-RJ PDU",
+    Input.EVT5: "transport connection indication",
+    Input.EVT6: "A-ASSOCIATE-RQ PDU",
+    Input.EVT7: "A-ASSOCIATE response (accept)",
+    Input.EVT8: "A-ASSOCIATE response (reject)",
+    Input.EVT9: "P-DATA request",
+    Input.EVT10: "P-DATA-TF PDU",
+    Input.EVT11: "A-RELEASE request",
+    Input.EVT12: "A-RELEASE-RQ PDU",
+    Input.EVT13: "A-RELEASE-RP PDU",
+    Input.EVT14: "A-RELEASE response",
+    Input.EVT15: "A-ABORT request",
+    Input.EVT16: "A-ABORT PDU",
+    Input.EVT17: "transport connection closed",
+    Input.EVT18: "ARTIM timer expiry",
+    Input.EVT19: "invalid PDU",
+}

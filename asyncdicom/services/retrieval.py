@@ -1,0 +1,423 @@
+"""How C-GET and C-MOVE run their sub-operations: counters, pending responses, destinations, the final status."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import current_time
+
+from .. import dataset as _dataset
+from .. import sop
+from ..client import associate
+from ..exceptions import (
+    AssociationError,
+    DataSetError,
+    DicomNetworkError,
+    NoPresentationContext,
+)
+from ..identifiers import encode_failed_list, is_data_set
+from ..instances import Instance
+from ..protocol import negotiation
+from ..protocol.negotiation import PresentationContext
+from ..requests import RetrieveRequest
+from ..settings import DEFAULT_MAXIMUM_LENGTH, Address
+from ..status import (
+    CANCEL,
+    MOVE_DESTINATION_UNKNOWN,
+    OUT_OF_RESOURCES_SUBOPERATIONS,
+    PENDING,
+    SUBOPERATIONS_WARNING,
+    SUCCESS,
+    Status,
+)
+from ..transport import open_tcp
+from .registry import Environment, call, resolve_address
+from .results import Outcome, outcome, printable
+
+if TYPE_CHECKING:
+    from ..association import Association
+    from .performers import _Handled
+
+__all__ = ["retrieve"]
+
+logger = logging.getLogger("asyncdicom.services")
+
+_MAXIMUM = 0xFFFF
+#: Seconds without a response after which a pending one tells that we are alive.
+_KEEP_ALIVE = 5.0
+
+
+class _Counters:
+    """The sub-operations of one retrieval."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.completed = 0
+        self.failed = 0
+        self.warning = 0
+        self.failed_uids: list[str] = []
+        self.failed_bytes = 0
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.total - self.completed - self.failed - self.warning)
+
+    def fail(self, uid: str | None) -> None:
+        self.failed += 1
+        if uid:
+            self.failed_uids.append(uid)
+
+    def fields(self, *, remaining: bool) -> dict[str, int]:
+        """The counters as fields of a response; each saturates at 65 535."""
+        counts = {
+            "number_of_completed_suboperations": min(self.completed, _MAXIMUM),
+            "number_of_failed_suboperations": min(self.failed, _MAXIMUM),
+            "number_of_warning_suboperations": min(self.warning, _MAXIMUM),
+        }
+        if remaining:
+            counts["number_of_remaining_suboperations"] = min(self.remaining, _MAXIMUM)
+        return counts
+
+    def final(self) -> Outcome:
+        """The status of an operation that ran to its end (PS3.4 C.4.2.1.4)."""
+        if not self.failed and not self.warning:
+            return Outcome(SUCCESS)
+        if self.failed and not self.completed and not self.warning:
+            return Outcome(OUT_OF_RESOURCES_SUBOPERATIONS, "all sub-operations failed")
+        return Outcome(SUBOPERATIONS_WARNING)
+
+
+class _Refused(Exception):
+    """The operation ends with this outcome before anything else happens."""
+
+    def __init__(self, answer: Outcome) -> None:
+        super().__init__(answer.error_comment)
+        self.answer = answer
+
+
+class _Retrieval:
+    """One C-GET or C-MOVE in progress."""
+
+    def __init__(self, request: RetrieveRequest, environment: Environment) -> None:
+        self.request = request
+        self.environment = environment
+        self.counters = _Counters()
+        self.destination: _Destination | None = None
+        self._digit = 5 if request.is_move else 4
+        self._last_response = 0.0
+        self._bulk_data = request.sop_class_uid != sop.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET
+        self.comment: str | None = None
+
+    async def run(self, items: AsyncIterator[Any]) -> Outcome:
+        request = self.request
+        counters = self.counters
+        if request.is_move:
+            self.destination = await self._resolve()
+        first = True
+        async for item in items:
+            if first:
+                first = False
+                if isinstance(item, int) and request.total is None:
+                    request.total = item
+                    self._take_total()
+                    if not counters.total:
+                        return counters.final()
+                    continue
+            if isinstance(item, tuple) and len(item) == 2:
+                answer = outcome(item[0]) if item[0] is not None else Outcome(Status(0xC002), "the status is None")
+                if not answer.status.is_pending:
+                    return answer
+                self._take_total()
+                await self.progress()
+                continue
+            if item is None or (isinstance(item, int) and request.total is not None):
+                return Outcome(Status(0xC002), "the handler yielded no instance")
+            self._take_total()
+            if counters.remaining == 0:
+                logger.error("a handler yielded more instances than the %d it announced", counters.total)
+                break
+            await self._sub_operation(item)
+            if request.cancelled:
+                break
+            await self.progress()
+        if request.total is None and first:
+            raise _Refused(self._bad_total("the handler gave no number of sub-operations"))
+        self._take_total()
+        if not request.cancelled:
+            for _ in range(counters.remaining):
+                counters.fail(None)
+        final = counters.final()
+        if self.comment and counters.failed:
+            final = final._replace(error_comment=self.comment)
+        return final
+
+    def _take_total(self) -> None:
+        """Check the number of sub-operations once it is needed."""
+        total = self.request.total
+        if isinstance(total, bool) or not isinstance(total, int) or total < 0:
+            raise _Refused(self._bad_total("the number of sub-operations is not valid"))
+        self.counters.total = total
+
+    def _bad_total(self, comment: str) -> Outcome:
+        return Outcome(Status(0xC013 + (self._digit << 8)), comment)
+
+    async def progress(self) -> None:
+        """Send a pending response with all four counters."""
+        self._last_response = current_time()
+        await self.request.association._respond(self.request, PENDING, None, **self.counters.fields(remaining=True))
+
+    async def keep_alive(self) -> None:
+        """Send a pending response whenever none was sent for a while."""
+        self._last_response = current_time()
+        while True:
+            await anyio.sleep(_KEEP_ALIVE / 4)
+            if self.counters.total and current_time() - self._last_response >= _KEEP_ALIVE:
+                await self.progress()
+
+    async def _resolve(self) -> _Destination:
+        title = (self.request.destination or "").strip()
+        try:
+            found = await call(self.environment.resolve, title)
+        except Exception as exc:
+            logger.error("resolving a C-MOVE destination failed", exc_info=exc)
+            raise _Refused(Outcome(Status(0xC514), "resolving the move destination failed")) from None
+        try:
+            address = resolve_address(found)
+        except ValueError:
+            raise _Refused(Outcome(Status(0xC515), "the move destination has no valid address")) from None
+        if address is None:
+            raise _Refused(Outcome(MOVE_DESTINATION_UNKNOWN, "the move destination is not known"))
+        return _Destination(address, self.request, self.environment)
+
+    async def _sub_operation(self, item: Any) -> None:
+        """Send one instance; whatever goes wrong with it counts, and the operation goes on."""
+        counters = self.counters
+        uid = _uid_of(item)
+        association: Association
+        originator = None
+        try:
+            if self.destination is not None:
+                if self.destination.lost is not None:
+                    counters.fail(uid or await _read_uid(item))
+                    return
+                association = await self.destination.association(item)
+                originator = (self.request.association.peer.ae_title, self.request.message_id)
+            else:
+                association = self.request.association
+            response = await association.store(
+                item,
+                priority=self.request.priority,
+                check=False,
+                move_originator=originator,
+                bulk_data=self._bulk_data,
+            )
+        except (DataSetError, NoPresentationContext) as exc:
+            logger.warning("a sub-operation failed: %s", type(exc).__name__)
+            counters.fail(uid or await _read_uid(item))
+            return
+        except DicomNetworkError as exc:
+            if self.destination is None:
+                raise
+            # The destination cannot be reached, or was lost: the rest fails, and is listed.
+            self.destination.lost = exc
+            self.comment = printable(_explain(exc))
+            logger.warning("the destination of a C-MOVE was lost: %s", type(exc).__name__)
+            counters.fail(uid or await _read_uid(item))
+            return
+        except OSError as exc:
+            logger.warning("an instance cannot be read: %s", type(exc).__name__)
+            counters.fail(uid)
+            return
+        status = response.status
+        if status.is_success:
+            counters.completed += 1
+        elif status.is_warning:
+            counters.warning += 1
+        else:
+            counters.fail(uid or await _read_uid(item))
+
+
+class _Destination:
+    """The associations to the destination of a C-MOVE.
+
+    One association proposes the (SOP class, transfer syntax) pairs that the handler told of beforehand and that were seen
+    so far; a pair that was not proposed opens another one.
+    """
+
+    def __init__(self, address: Address, request: RetrieveRequest, environment: Environment) -> None:
+        self._address = address
+        self._request = request
+        self._environment = environment
+        self._pairs: dict[tuple[str, str], None] = dict(request._pairs)
+        self._proposed: set[tuple[str, str]] = set()
+        self._association: Association | None = None
+        self.lost: Exception | None = None
+
+    async def association(self, item: Any) -> Association:
+        """Return an association on which the instance's pair was proposed."""
+        pair = _pair_of(item) or await _read_pair(item)
+        if self._association is not None and (pair is None or pair in self._proposed):
+            return self._association
+        await self.close()
+        if pair is not None:
+            self._pairs[pair] = None
+        self._pairs.update(self._request._pairs)
+        self._association = await self._open(pair)
+        return self._association
+
+    async def _open(self, needed: tuple[str, str] | None) -> Association:
+        environment = self._environment
+        timeouts = environment.timeouts
+        pairs = list(self._pairs)
+        if needed is not None:
+            pairs.remove(needed)
+            pairs.insert(0, needed)
+        contexts = _contexts(pairs)
+        self._proposed = {
+            (context.abstract_syntax, syntax) for context in contexts for syntax in context.transfer_syntaxes
+        }
+        window = environment.destination_window
+        request = negotiation.request(
+            called=self._address.ae_title,
+            calling=environment.ae_title,
+            contexts=contexts,
+            maximum_length=DEFAULT_MAXIMUM_LENGTH,
+            async_operations=(window, 1),
+        )
+        transport = await open_tcp(
+            self._address.host,
+            self._address.port,
+            ssl_context=environment.ssl,
+            connect_timeout=timeouts.connect,
+            tls_timeout=timeouts.tls,
+        )
+        return await associate(transport, request, timeouts=timeouts, limits=environment.limits)
+
+    async def close(self) -> None:
+        """Release the association; abort it if we were cancelled."""
+        association, self._association = self._association, None
+        if association is not None:
+            await association.release()
+
+    async def abort(self) -> None:
+        association, self._association = self._association, None
+        if association is not None:
+            await association.abort()
+
+
+#: A native instance is also offered in these, so that a destination without its own syntax gets it converted.
+_NATIVE_OFFER = (str(sop.EXPLICIT_VR_LITTLE_ENDIAN), str(sop.IMPLICIT_VR_LITTLE_ENDIAN))
+
+
+def _contexts(pairs: list[tuple[str, str]]) -> list[PresentationContext]:
+    """Make one context per pair, so that no pair depends on the acceptor's preference, and one of native syntaxes."""
+    contexts: dict[tuple[str, tuple[str, ...]], None] = {}
+    for sop_class, syntax in pairs:
+        contexts[sop_class, (syntax,)] = None
+    for sop_class, syntax in pairs:
+        if sop.transfer_syntax(syntax).is_native:
+            contexts[sop_class, _NATIVE_OFFER] = None
+    return [
+        PresentationContext(abstract_syntax=sop_class, transfer_syntaxes=syntaxes)
+        for sop_class, syntaxes in list(contexts)[:128]
+    ]
+
+
+def _uid_of(item: Any) -> str | None:
+    if isinstance(item, Instance):
+        return item.sop_instance_uid
+    if is_data_set(item):
+        uid = item.get("SOPInstanceUID")
+        return str(uid) if uid else None
+    return None
+
+
+def _pair_of(item: Any) -> tuple[str, str] | None:
+    if isinstance(item, Instance):
+        return item.sop_class_uid, item.transfer_syntax_uid
+    if is_data_set(item):
+        meta = getattr(item, "file_meta", None)
+        syntax = getattr(meta, "TransferSyntaxUID", None) or sop.EXPLICIT_VR_LITTLE_ENDIAN
+        return str(item.get("SOPClassUID") or ""), str(syntax)
+    return None
+
+
+async def _read_head(item: Any) -> Any:
+    if not isinstance(item, str | os.PathLike):
+        return None
+    try:
+        return await anyio.to_thread.run_sync(_dataset.read_file_head, os.fspath(item))
+    except (OSError, DataSetError):
+        return None
+
+
+async def _read_pair(item: Any) -> tuple[str, str] | None:
+    head = await _read_head(item)
+    return None if head is None else (head.sop_class_uid, head.transfer_syntax_uid)
+
+
+async def _read_uid(item: Any) -> str | None:
+    head = await _read_head(item)
+    return None if head is None else head.sop_instance_uid
+
+
+def _explain(exc: Exception) -> str:
+    return f"destination: {exc}"
+
+
+async def retrieve(request: RetrieveRequest, handled: _Handled, environment: Environment) -> None:
+    """Perform a C-GET or C-MOVE to its final response."""
+    retrieval = _Retrieval(request, environment)
+
+    async def body(items: AsyncIterator[Any]) -> Outcome:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(retrieval.keep_alive)
+            try:
+                return await retrieval.run(items)
+            except Exception as exc:
+                # Taken out of the task group by hand, so that it arrives bare.
+                failed = exc
+            finally:
+                tasks.cancel_scope.cancel()
+        raise failed
+
+    refused: Outcome | None = None
+
+    async def guarded(items: AsyncIterator[Any]) -> Outcome:
+        nonlocal refused
+        try:
+            return await body(items)
+        except _Refused as exc:
+            refused = exc.answer
+            return exc.answer
+
+    try:
+        answer = await handled.run(guarded, True)
+    except BaseException:
+        if retrieval.destination is not None:
+            await retrieval.destination.abort()
+        raise
+    if retrieval.destination is not None:
+        if answer.status == CANCEL or retrieval.destination.lost is not None:
+            await retrieval.destination.abort()
+        else:
+            try:
+                await retrieval.destination.close()
+            except (AssociationError, DicomNetworkError) as exc:
+                logger.debug("releasing a C-MOVE destination failed: %s", type(exc).__name__)
+    counters = retrieval.counters
+    data = _failed_list(counters.failed_uids, request.transfer_syntax_uid) if not answer.status.is_success else None
+    await request.association._respond(
+        request, answer.status, data, **answer.fields, **counters.fields(remaining=answer.status == CANCEL)
+    )
+
+
+def _failed_list(uids: list[str], transfer_syntax: str) -> bytes | None:
+    """Encode the Failed SOP Instance UID List (0008,0058); ``None`` with no UID to list (CP-602)."""
+    if not uids:
+        return None
+    return encode_failed_list(uids, transfer_syntax)

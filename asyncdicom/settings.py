@@ -1,0 +1,181 @@
+"""Addresses, timeouts, limits and identities: plain values that clients and servers share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+__all__ = ["DEFAULT_MAXIMUM_LENGTH", "Address", "Limits", "Timeouts", "UserIdentity", "validate_ae_title"]
+
+#: The maximum length of P-DATA-TF PDUs that we announce, in bytes (PS3.8 D.1).
+DEFAULT_MAXIMUM_LENGTH = 131_072
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\uffff\\]")
+
+
+def validate_ae_title(title: str) -> str:
+    """Return an AE title without its padding.
+
+    :raises ValueError: it has not 1 to 16 characters, or holds a backslash or a control character (PS3.5 6.2, AE).
+    """
+    stripped = title.strip(" ")
+    if not 1 <= len(stripped) <= 16 or _CONTROL.search(stripped):
+        raise ValueError(f"{title[:40]!r} is not an AE title: 1 to 16 characters, no backslash, no control characters")
+    return stripped
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an application entity is found: its AE title, host and port.
+
+    :param ae_title: 1 to 16 characters.
+    :param host: a host name, an IPv4 or IPv6 address, or the path of a UNIX socket.
+    :param port: 0 to 65 535.
+    :raises ValueError: one of them is not valid.
+    """
+
+    ae_title: str
+    host: str
+    port: int = 104
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ae_title", validate_ae_title(self.ae_title))
+        if not isinstance(self.port, int) or not 0 <= self.port <= 65535:
+            raise ValueError(f"{self.port!r} is not a port number (0 to 65535)")
+        if not self.host or any(c.isspace() or c < " " for c in self.host):
+            raise ValueError(f"{self.host[:80]!r} is not a host")
+
+    @classmethod
+    def parse(cls, text: str | Address) -> Address:
+        """Read ``AET@host:port``, split at the last ``@``; an IPv6 address stands in brackets.
+
+        :raises ValueError: the text is not of this form.
+        """
+        if isinstance(text, Address):
+            return text
+        ae_title, at, location = text.rpartition("@")
+        if not at:
+            raise ValueError(f"{text[:80]!r} is not an address: expected AET@HOST:PORT")
+        if location.startswith("/"):
+            return cls(ae_title, location, 0)
+        if location.startswith("["):
+            host, bracket, rest = location[1:].partition("]")
+            port = rest[1:] if bracket and rest.startswith(":") else ""
+        else:
+            host, _, port = location.rpartition(":")
+            if ":" in host:
+                raise ValueError(f"{text[:80]!r} is not an address: an IPv6 address stands in brackets")
+        if not host or not (port.isascii() and port.isdigit()) or len(port) > 5:
+            raise ValueError(f"{text[:80]!r} is not an address: expected AET@HOST:PORT")
+        return cls(ae_title, host, int(port))
+
+    def __str__(self) -> str:
+        if self.host.startswith("/"):
+            return f"{self.ae_title}@{self.host}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.ae_title}@{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Deadlines in seconds; ``None`` is no limit. They run only while we wait for the peer.
+
+    :param connect: until the transport connection is open.
+    :param tls: for the TLS handshake.
+    :param associate: for the answer to our A-ASSOCIATE-RQ; as acceptor this is the ARTIM timer (PS3.8 9.1.5), from
+        accepting the connection to the end of negotiation.
+    :param message: between the bytes of one message.
+    :param response: until the next response to an operation.
+    :param retrieve: instead of ``response`` for C-GET and C-MOVE; restarted by every pending response and every C-GET
+        sub-operation (pendings are optional, PS3.4 C.4.2.3.1).
+    :param idle: as acceptor, between operations.
+    :param release: for the answer to our A-RELEASE-RQ.
+    :param cancel: for the operation to end after our C-CANCEL, and for a handler to close.
+    :param abort: for an A-ABORT to be written and the peer to close.
+    :param write: for a message that we send to be taken by the peer.
+    """
+
+    connect: float | None = 15
+    tls: float | None = 15
+    associate: float | None = 30
+    message: float | None = 60
+    response: float | None = 60
+    retrieve: float | None = 600
+    idle: float | None = 300
+    release: float | None = 10
+    cancel: float | None = 5
+    abort: float | None = 1
+    write: float | None = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what a peer can make us hold or do; ``None`` is no limit.
+
+    :param associations: associations of one server at once; more are rejected with (2,3,2).
+    :param associations_per_address: the same for each peer address.
+    :param associations_per_ae_title: the same for each calling AE title.
+    :param unassociated: connections of one server that have not yet associated; the oldest is closed for a new one.
+    :param associate_pdu: bytes of an A-ASSOCIATE PDU that we collect.
+    :param pdu_slack: bytes over our announced maximum that a P-DATA-TF PDU may have.
+    :param command_set: bytes of a command set.
+    :param identifier: bytes of a data set that is collected in memory: identifiers and the data sets of N- services.
+    :param data_set: bytes of the data set of a C-STORE.
+    :param contexts: presentation contexts of a proposal.
+    :param outstanding: requests of a peer beyond the negotiated window that are held back before we stop reading.
+    :param data_rate: least bytes per second of a message, averaged over ``Timeouts.message``.
+    """
+
+    associations: int | None = 1000
+    associations_per_address: int | None = None
+    associations_per_ae_title: int | None = None
+    unassociated: int | None = 1000
+    associate_pdu: int = 1 << 20
+    pdu_slack: int = 64
+    command_set: int = 1 << 16
+    identifier: int = 16 << 20
+    data_set: int | None = None
+    contexts: int = 128
+    outstanding: int = 16
+    data_rate: int | None = 64
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdentity:
+    """Who asks for an association (PS3.7 D.3.3.7). Its values are never shown or logged.
+
+    :ivar type: 1 user name, 2 user name and passcode, 3 Kerberos ticket, 4 SAML assertion, 5 JSON web token.
+    :ivar primary: the user name, ticket, assertion or token.
+    :ivar secondary: the passcode of type 2.
+    :ivar positive_response_requested: ask the acceptor to confirm that it knew the user.
+    """
+
+    type: int
+    primary: bytes = field(repr=False)
+    secondary: bytes = field(default=b"", repr=False)
+    positive_response_requested: bool = False
+
+    @classmethod
+    def username(cls, user: str, *, positive_response_requested: bool = False) -> UserIdentity:
+        """Identify by a user name alone."""
+        return cls(1, user.encode(), b"", positive_response_requested)
+
+    @classmethod
+    def password(cls, user: str, passcode: str, *, positive_response_requested: bool = False) -> UserIdentity:
+        """Identify by a user name and a passcode."""
+        return cls(2, user.encode(), passcode.encode(), positive_response_requested)
+
+    @classmethod
+    def kerberos(cls, ticket: bytes, *, positive_response_requested: bool = True) -> UserIdentity:
+        """Identify by a Kerberos service ticket."""
+        return cls(3, ticket, b"", positive_response_requested)
+
+    @classmethod
+    def saml(cls, assertion: bytes, *, positive_response_requested: bool = True) -> UserIdentity:
+        """Identify by a SAML assertion."""
+        return cls(4, assertion, b"", positive_response_requested)
+
+    @classmethod
+    def jwt(cls, token: bytes, *, positive_response_requested: bool = True) -> UserIdentity:
+        """Identify by a JSON web token."""
+        return cls(5, token, b"", positive_response_requested)
