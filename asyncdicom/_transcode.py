@@ -308,6 +308,8 @@ class _Transcoder:
             if len(self._stack) == 1:
                 raise DataSetError("an item ends where none has begun")
             return self._close()
+        if tag >> 16 == 0xFFFE:
+            raise DataSetError(f"{tag_text(tag)} stands where an element is due")
         depth = len(self._stack)
         is_root = depth == 1
         dropped = (

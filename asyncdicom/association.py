@@ -166,7 +166,7 @@ class Association(Connection):
         self._held: deque[Request] = deque()
         self._refusals: deque[tuple[int, int, Status]] = deque()
         self._room: anyio.Event | None = None
-        self._last_activity = 0.0
+        self._last_activity = current_time()
         core.establish(negotiated.contexts, negotiated.maximum_length)
 
     # What was negotiated.
@@ -253,12 +253,13 @@ class Association(Connection):
     def _check_own_task(self, task: object) -> None:
         for exchange in self._exchanges.values():
             operation = exchange.operation() if exchange.operation is not None else None
-            if operation is not None and exchange.consumer is task and not operation._closed:
-                if len(self._exchanges) >= self._window or (self.baton_held and isinstance(operation, Get)):
-                    raise ConcurrencyError(
-                        f"a {operation._verb} of this task is still open: finish it, or leave it with aclose() or "
-                        "`async with`, before the next operation (or negotiate a larger async_operations window)"
-                    )
+            if operation is None or exchange.consumer is not task or operation._closed:
+                continue
+            if len(self._exchanges) >= self._window or (self.baton_held and isinstance(operation, Get)):
+                raise ConcurrencyError(
+                    f"a {operation._verb} of this task is still open: finish it, or leave it with aclose() or "
+                    "`async with`, before the next operation (or negotiate a larger async_operations window)"
+                )
 
     def _next_message_id(self) -> int:
         message_id = self._last_message_id
@@ -303,6 +304,13 @@ class Association(Connection):
             if seconds is not None and self._last_activity + seconds > current_time() + 0.01:
                 return self._last_activity + seconds
         return super().expired(box, seconds, kind)
+
+    @property
+    def seconds_idle(self) -> float:
+        """Seconds since anything was in progress; 0 while something is."""
+        if self._performing or self._exchanges or self.core.mid_message:
+            return 0.0
+        return max(0.0, current_time() - self._last_activity)
 
     async def _send_request(self, exchange: Exchange, message: Message, data: bytes | SourceOutgoing | None) -> None:
         exchange.sent = True
@@ -997,7 +1005,7 @@ class _UnknownRequest(Request):
         message: UnknownMessageReceived,
         response: commands.CEchoRSP,
     ) -> None:
-        super().__init__(association, context, CEchoRQ(message_id=message.message_id or 0))
+        super().__init__(association, context, CEchoRQ(message_id=message.message_id or 0, affected_sop_class_uid=""))
         self.response = response
         self.refusal = UNRECOGNISED_OPERATION
 

@@ -206,6 +206,7 @@ class Connection(abc.ABC):
         """Perform requests of the peer that came while ``box`` was waited for; tell whether there were any."""
         return False
 
+    @abc.abstractmethod
     async def before_reading(self) -> None:
         """Wait while so much of the peer is held back that nothing more should be read."""
 

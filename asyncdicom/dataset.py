@@ -258,6 +258,8 @@ class _Reader:
             if len(stack) > 1:
                 return position, True
             raise DataSetError("an item ends where none has begun")
+        if group == 0xFFFE:
+            raise DataSetError(f"{tag_text(tag)} stands where an element is due")
         self._take(1)
         start = position
         if length == UNDEFINED:
@@ -377,8 +379,6 @@ class _Reader:
             raise DataSetError(f"{tag_text(tag)} has {raw.length} bytes, which its VR {vr} cannot have") from None
         except AttributeError:
             pass  # what the VR depends on is missing: the value stays bytes
-        except NotImplementedError:  # a VR that only the dictionary of private elements has
-            dataset._dict[tag] = self.convert_raw(raw._replace(VR="UN"), encoding=encoding)
         except (ValueError, TypeError, ArithmeticError):
             # Not what its VR says: text, as pydicom itself has it for most of such values.
             text = raw._replace(VR="LO")

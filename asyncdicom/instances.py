@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio import to_thread
 
 from . import dataset as _dataset
+from . import sop
 from .connection import IncomingDataSet
 from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, part10_head, save
 from .exceptions import DataSetError, LocalProtocolError
@@ -158,7 +159,7 @@ class Instance:
         syntax = transfer_syntax_uid
         if syntax is None:
             meta = getattr(dataset, "file_meta", None)
-            syntax = str(getattr(meta, "TransferSyntaxUID", None) or _dataset.sop.EXPLICIT_VR_LITTLE_ENDIAN)
+            syntax = str(getattr(meta, "TransferSyntaxUID", None) or sop.EXPLICIT_VR_LITTLE_ENDIAN)
         sop_class = dataset.get("SOPClassUID")
         sop_instance = dataset.get("SOPInstanceUID")
         if not sop_class or not sop_instance:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange", "Find", "Get", "Move", "Operation", "Progress", "Response", "Start", "SubOperation"]
 
-T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 
 #: 0xC211, "unable to process": the body of a C-GET loop, or a C-STORE handler, failed.
 _UNABLE_TO_PROCESS = Status(0xC211)
@@ -136,7 +136,8 @@ class Response:
 
         :raises DataSetError: the data set cannot be decoded.
         """
-        value = (self.data_set or {}).get("FailedSOPInstanceUIDList") if self.data_set_bytes is not None else None
+        data_set = self.data_set
+        value = None if data_set is None else data_set.get("FailedSOPInstanceUIDList")
         if not value:
             return []
         return [str(value)] if isinstance(value, str) else [str(uid) for uid in value]
@@ -196,7 +197,7 @@ class Exchange(Box["Response | SubOperation"]):
         self.operation: weakref.ref[Operation[Any]] | None = None
 
 
-class Operation(AsyncGenerator[T_co, None], Generic[T_co]):
+class Operation(AsyncGenerator[T, None], Generic[T]):
     """An operation with several responses, in progress.
 
     :ivar response: the final :class:`Response`, once it has come.
@@ -232,7 +233,7 @@ class Operation(AsyncGenerator[T_co, None], Generic[T_co]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> T_co:
+    async def __anext__(self) -> T:
         """Return the next item.
 
         :raises StopAsyncIteration: the operation has ended.
@@ -263,7 +264,7 @@ class Operation(AsyncGenerator[T_co, None], Generic[T_co]):
             self._running = False
         return item
 
-    async def _step(self) -> T_co:
+    async def _step(self) -> T:
         if self._limit is not None and self._count >= self._limit:
             await self._leave()
             raise StopAsyncIteration
@@ -289,7 +290,7 @@ class Operation(AsyncGenerator[T_co, None], Generic[T_co]):
             if found is not None:
                 return self._deliver(found)
 
-    def _deliver(self, item: T_co) -> T_co:
+    def _deliver(self, item: T) -> T:
         self._count += 1
         return item
 
@@ -315,10 +316,10 @@ class Operation(AsyncGenerator[T_co, None], Generic[T_co]):
         """Do what is due before the next item is waited for."""
 
     @abc.abstractmethod
-    def _pending(self, response: Response) -> T_co | None:
+    def _pending(self, response: Response) -> T | None:
         """Return the item that a pending response makes, if it makes one."""
 
-    async def _sub_operation(self, request: SubOperation) -> T_co | None:
+    async def _sub_operation(self, request: SubOperation) -> T | None:
         raise RemoteProtocolError("the peer sent a C-STORE request that belongs to no C-GET", 0)
 
     # Leaving.
@@ -384,7 +385,7 @@ class Operation(AsyncGenerator[T_co, None], Generic[T_co]):
                 raise LocalProtocolError(f"the {self._verb} is being iterated by another task")
             await self._leave()
 
-    async def asend(self, value: None) -> T_co:
+    async def asend(self, value: None) -> T:
         """Return the next item; ``value`` is ignored."""
         return await self.__anext__()
 
@@ -393,7 +394,7 @@ class Operation(AsyncGenerator[T_co, None], Generic[T_co]):
         typ: type[BaseException] | BaseException,
         val: BaseException | object = None,
         tb: TracebackType | None = None,
-    ) -> T_co:
+    ) -> T:
         """Leave, and raise the exception."""
         exc = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
         self._failed(exc)

@@ -59,6 +59,9 @@ __all__ = ["AssociationRequest", "Server", "serve"]
 
 logger = logging.getLogger("asyncdicom.server")
 
+#: Seconds that an association must be idle for a server that stops not to wait for it.
+_GRACE = 0.5
+
 Peers = Mapping[str, "str | Address"] | Callable[[str], Any]
 
 
@@ -111,8 +114,8 @@ class Server:
     :param peer_ssl: the context for TLS towards C-MOVE destinations.
     :param drain: seconds that running associations get to end when the server is left normally.
 
-    Leaving the block stops accepting, waits up to ``drain`` seconds for associations to end while new ones get (2,3,1), and
-    aborts the rest; leaving it by an exception aborts at once.
+    Leaving the block waits up to ``drain`` seconds for associations that are at work while new ones get (2,3,1), and aborts the
+    rest; leaving it by an exception aborts at once.
     """
 
     def __init__(
@@ -131,7 +134,7 @@ class Server:
         sockets: Iterable[socket.socket] | None = None,
         peer_ssl: _ssl.SSLContext | None = None,
         reuse_port: bool = False,
-        drain: float | None = 1.0,
+        drain: float | None = 10.0,
     ) -> None:
         self.services = services
         self.address = Address.parse(address)
@@ -195,7 +198,6 @@ class Server:
             sock.setblocking(False)
         self._listener = Listener(sockets)
         self._closed = anyio.Event()
-        self._idle = anyio.Event()
         try:
             if _is_asyncio():
                 ready = asyncio.get_running_loop().create_future()
@@ -259,9 +261,8 @@ class Server:
             # Whoever is associated and idle would keep us waiting for nothing.
             logger.info("server stopping: %d associations", len(self.associations))
         deadline = math.inf if drain is None else current_time() + drain
-        with CancelScope(deadline=deadline):
-            while self._busy():
-                await anyio.sleep(0.02)
+        while self._busy() and current_time() < deadline:
+            await self._change(min(deadline, current_time() + _GRACE / 4))
         if self._listener is not None:
             self._listener.close()
         associations = self.associations
@@ -272,15 +273,22 @@ class Server:
                         tasks.start_soon(_abort_quietly, association)
         for connection in list(self._connections.values()):
             connection.scope.cancel()
-        with CancelScope(shield=True, deadline=current_time() + (self.timeouts.cancel or 5)):
-            while self._connections:
-                await anyio.sleep(0.005)
+        deadline = current_time() + (self.timeouts.cancel or 5)
+        with CancelScope(shield=True):
+            while self._connections and current_time() < deadline:
+                await self._change(deadline)
         if self._closed is not None:
             self._closed.set()
 
     def _busy(self) -> bool:
-        """Whether an association has something in progress that is worth waiting for."""
-        return bool(self._connections)
+        """Whether an association is worth waiting for: it performs something, or did so a moment ago."""
+        return any(association.seconds_idle < _GRACE for association in self.associations)
+
+    async def _change(self, deadline: float) -> None:
+        """Wait until a connection has ended."""
+        self._idle = anyio.Event()
+        with CancelScope(deadline=deadline):
+            await self._idle.wait()
 
     async def serve_forever(self) -> None:
         """Wait until the server is stopped or this is cancelled."""
@@ -332,6 +340,8 @@ class Server:
             finally:
                 del self._connections[number]
                 transport.abort()
+                if self._idle is not None:
+                    self._idle.set()
 
     def _shed(self) -> None:
         """Close the oldest connection that has not associated, when there are too many of them."""
@@ -724,10 +734,11 @@ async def _join(task: asyncio.Task[None]) -> None:
             task.cancel()
     if cancelled is not None:
         raise cancelled
-    if not task.cancelled() and (exc := task.exception()) is not None:
-        if isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-            raise exc.exceptions[0] from None
-        raise exc
+    failed = None if task.cancelled() else task.exception()
+    if isinstance(failed, BaseExceptionGroup) and len(failed.exceptions) == 1:
+        raise failed.exceptions[0] from None
+    if failed is not None:
+        raise failed
 
 
 async def serve(

@@ -833,7 +833,7 @@ def listen(host: str | None, port: int, *, backlog: int = 2048, reuse_port: bool
             except OSError:
                 continue  # a family that this machine does not have
             if sockets and port == 0:
-                address = (address[0], sockets[0].getsockname()[1], *address[2:])  # type: ignore[assignment]
+                address = (address[0], sockets[0].getsockname()[1], *address[2:])
             try:
                 sockets.append(_bind(sock, address, backlog, reuse_port=reuse_port))
             except OSError as exc:
