@@ -23,10 +23,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio import CancelScope, current_time, to_thread
+from anyio import CancelScope, current_time
 
 from . import dataset as _dataset
-from . import sop
+from . import sop, threads
 from .connection import Box, Connection, IncomingDataSet, current_task
 from .exceptions import (
     AssociationAborted,
@@ -634,7 +634,9 @@ class Association(Connection):
             if isinstance(what, Instance) and what.in_memory:
                 prepared = prepare(what, choose, bulk_data=bulk_data)
             else:
-                prepared = await to_thread.run_sync(partial(prepare, what, choose, bulk_data=bulk_data))
+                prepared = await threads.run(
+                    partial(prepare, what, choose, bulk_data=bulk_data), PreparedInstance.close
+                )
             exchange.context = prepared.context
             message = CStoreRQ(
                 message_id=exchange.message_id,

@@ -30,6 +30,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import anyio
 from anyio import CancelScope, current_time, get_cancelled_exc_class
 
+from . import threads
 from .exceptions import (
     AssociationAborted,
     AssociationClosed,
@@ -187,6 +188,8 @@ class Connection(abc.ABC):
         self._waited = 0.0
         self._got = 0
         self._closed = False
+        self._holding = True
+        threads.hold()
 
     # What the association does with messages.
 
@@ -624,6 +627,9 @@ class Connection(abc.ABC):
         finally:
             self._closed = True
             self.end(lambda: AssociationClosed("the association is closed"))
+            if self._holding:
+                self._holding = False
+                threads.release()
             await self.transport.aclose()
 
 

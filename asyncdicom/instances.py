@@ -13,10 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from anyio import to_thread
-
 from . import dataset as _dataset
-from . import sop
+from . import sop, threads
 from .connection import IncomingDataSet
 from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, part10_head, save
 from .exceptions import DataSetError, LocalProtocolError
@@ -93,7 +91,7 @@ class SourceOutgoing:
             raise OSError("a read was interrupted")
         self._interrupted = True
         self._read_something = True
-        result = await to_thread.run_sync(call)
+        result = await threads.run(call)
         self._interrupted = False
         return result
 
@@ -321,7 +319,7 @@ class ReceivedData:
         data = await self.read()
         self.consumed = False
         try:
-            decoded = await to_thread.run_sync(self._decode, data)
+            decoded = await threads.run(partial(self._decode, data))
         except BaseException as exc:
             self.failure = exc
             raise
@@ -356,13 +354,13 @@ class ReceivedData:
                 if size >= _HOP and not self._ended():
                     if sink is None:
                         sink = _Sink(path, head)
-                    await to_thread.run_sync(sink.write, pieces)
+                    await threads.run(partial(sink.write, pieces))
                     pieces = []
                     size = 0
             if sink is None:
-                await to_thread.run_sync(partial(save, path, head, pieces, sync=sync, replace=replace))
+                await threads.run(partial(save, path, head, pieces, sync=sync, replace=replace))
             else:
-                await to_thread.run_sync(sink.finish, pieces, sync, replace)
+                await threads.run(partial(sink.finish, pieces, sync, replace))
         except BaseException as exc:
             self.failure = exc
             if sink is not None:

@@ -738,7 +738,9 @@ async def _connect(host: str, port: int) -> Transport:
     if host.startswith("/"):
         _, protocol = await loop.create_unix_connection(_AsyncioTransport, host)
     else:
-        _, protocol = await loop.create_connection(_AsyncioTransport, host, port, happy_eyeballs_delay=0.25)
+        # uvloop tries the addresses of a name one after the other.
+        eyeballs: dict[str, Any] = {} if type(loop).__module__.startswith("uvloop") else {"happy_eyeballs_delay": 0.25}
+        _, protocol = await loop.create_connection(_AsyncioTransport, host, port, **eyeballs)
     return protocol
 
 
