@@ -70,7 +70,7 @@ def inflated(chunks: Iterator[bytes], limits: DataSetLimits = DEFAULT_LIMITS) ->
             rest = inflater.unconsumed_tail
             produced += len(piece)
             if produced > most:
-                raise DataSetError(f"{consumed} bytes of a deflated data set inflate to more than {most}")
+                raise DataSetError(f"the deflated data set inflates to more than {most} bytes ({consumed} read)")
             if piece:
                 yield piece
             elif not rest:

@@ -379,6 +379,8 @@ class _Reader:
             raise DataSetError(f"{tag_text(tag)} has {raw.length} bytes, which its VR {vr} cannot have") from None
         except AttributeError:
             pass  # what the VR depends on is missing: the value stays bytes
+        except NotImplementedError:  # the dictionary of private elements holds a VR that is none
+            dataset._dict[tag] = self.data_element(tag, "UN", raw.value, raw.value_tell, already_converted=True)
         except (ValueError, TypeError, ArithmeticError):
             # Not what its VR says: text, as pydicom itself has it for most of such values.
             text = raw._replace(VR="LO")
