@@ -166,7 +166,7 @@ class Association(Connection):
         self._held: deque[Request] = deque()
         self._refusals: deque[tuple[int, int, Status]] = deque()
         self._room: anyio.Event | None = None
-        self._last_activity = current_time()
+        self._last_activity: float | None = None
         core.establish(negotiated.contexts, negotiated.maximum_length)
 
     # What was negotiated.
@@ -301,8 +301,9 @@ class Association(Connection):
         elif box is self._requests:
             if self._performing:
                 return current_time() + (seconds or 0)
-            if seconds is not None and self._last_activity + seconds > current_time() + 0.01:
-                return self._last_activity + seconds
+            since = self._last_activity
+            if seconds is not None and since is not None and since + seconds > current_time() + 0.01:
+                return since + seconds
         return super().expired(box, seconds, kind)
 
     @property
@@ -310,6 +311,8 @@ class Association(Connection):
         """Seconds since anything was in progress; 0 while something is."""
         if self._performing or self._exchanges or self.core.mid_message:
             return 0.0
+        if self._last_activity is None:
+            self._last_activity = current_time()
         return max(0.0, current_time() - self._last_activity)
 
     async def _send_request(self, exchange: Exchange, message: Message, data: bytes | SourceOutgoing | None) -> None:
@@ -991,8 +994,11 @@ class Association(Connection):
         """Run the performer of a request in a scope that a C-CANCEL, or the end of the association, cancels."""
         with CancelScope() as scope:
             request._scope = scope
+            if request.cancelled:
+                scope.cancel()
             try:
-                yield scope
+                with request._interruptible():
+                    yield scope
             finally:
                 request._scope = None
 

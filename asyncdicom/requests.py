@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from anyio import CancelScope
@@ -28,7 +29,7 @@ from .protocol.negotiation import AcceptedContext
 from .status import OUT_OF_RESOURCES, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pydicom import Dataset
 
@@ -64,6 +65,7 @@ class Request:
         self.responded = False
         self.refusal: Status | None = None
         self._scope: CancelScope | None = None
+        self._may_interrupt = False
 
     @property
     def message_id(self) -> int:
@@ -93,8 +95,20 @@ class Request:
     def cancel(self) -> None:
         """Cancel whoever performs the request, at its next await."""
         self.cancelled = True
-        if self._scope is not None:
+        if self._scope is not None and self._may_interrupt:
             self._scope.cancel()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let a C-CANCEL cancel what is done in the block.
+
+        That is the handler, but never a message of ours on its way out: the association could not be used any more.
+        """
+        self._may_interrupt = True
+        try:
+            yield
+        finally:
+            self._may_interrupt = False
 
     async def respond(
         self,

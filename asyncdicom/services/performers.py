@@ -102,9 +102,10 @@ async def _unary(request: Request, handler: Handler, environment: Environment) -
     with CancelScope() as scope:
         request._scope = scope
         try:
-            result = handler(request)
-            if hasattr(result, "__await__"):
-                result = await result
+            with request._interruptible():
+                result = handler(request)
+                if hasattr(result, "__await__"):
+                    result = await result
             if isinstance(result, tuple) and len(result) == 2 and isinstance(request, NRequest):
                 answer, data = outcome(result[0]), result[1]
             elif isinstance(request, NRequest) and _is_attribute_list(result):
@@ -135,6 +136,23 @@ def _is_attribute_list(value: Any) -> bool:
     return is_data_set(value) and 0x00000900 not in value
 
 
+class _Items(AsyncIterator[Any]):
+    """What a handler yields; a C-CANCEL cancels the handler, and ends this, but nothing of what is done with an item."""
+
+    def __init__(self, request: QueryRequest, items: AsyncIterator[Any]) -> None:
+        self._request = request
+        self._items = items
+
+    async def __anext__(self) -> Any:
+        request = self._request
+        if not request.cancelled:
+            with request._interruptible():
+                item = await self._items.__anext__()
+            if not request.cancelled:
+                return item
+        raise StopAsyncIteration
+
+
 class _Handled:
     """The handler of a request with several responses, run item by item inside the request's scope."""
 
@@ -152,12 +170,10 @@ class _Handled:
         association.poll()
         with CancelScope() as scope:
             request._scope = scope
-            if request.cancelled:
-                scope.cancel()
             try:
                 if not request.cancelled:
                     self._items = iterate(self._handler(request))
-                    answer = await body(self._items)
+                    answer = await body(_Items(request, self._items))
             except get_cancelled_exc_class():
                 raise
             except Exception as exc:

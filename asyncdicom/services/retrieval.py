@@ -111,12 +111,14 @@ class _Retrieval:
         self._last_response = 0.0
         self._bulk_data = request.sop_class_uid != sop.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET
         self.comment: str | None = None
+        self.done = anyio.Event()
 
     async def run(self, items: AsyncIterator[Any]) -> Outcome:
         request = self.request
         counters = self.counters
         if request.is_move:
-            self.destination = await self._resolve()
+            with request._interruptible():
+                self.destination = await self._resolve()
         first = True
         async for item in items:
             if first:
@@ -140,16 +142,23 @@ class _Retrieval:
             if counters.remaining == 0:
                 logger.error("a handler yielded more instances than the %d it announced", counters.total)
                 break
-            await self._sub_operation(item)
+            if self.destination is None:
+                await self._sub_operation(item)
+            else:
+                # Whoever cancels a C-MOVE need not wait for its destination; a C-STORE of a C-GET is finished, however,
+                # as it shares the association with what follows.
+                with request._interruptible():
+                    await self._sub_operation(item)
             if request.cancelled:
                 break
             await self.progress()
+        if request.cancelled:
+            return counters.final()
         if request.total is None and first:
             raise _Refused(self._bad_total("the handler gave no number of sub-operations"))
         self._take_total()
-        if not request.cancelled:
-            for _ in range(counters.remaining):
-                counters.fail(None)
+        for _ in range(counters.remaining):
+            counters.fail(None)
         final = counters.final()
         if self.comment and counters.failed:
             final = final._replace(error_comment=self.comment)
@@ -173,9 +182,10 @@ class _Retrieval:
     async def keep_alive(self) -> None:
         """Send a pending response whenever none was sent for a while."""
         self._last_response = current_time()
-        while True:
-            await anyio.sleep(_KEEP_ALIVE / 4)
-            if self.counters.total and current_time() - self._last_response >= _KEEP_ALIVE:
+        while not self.done.is_set():
+            with anyio.move_on_after(_KEEP_ALIVE / 4):
+                await self.done.wait()
+            if self.counters.total and not self.done.is_set() and current_time() - self._last_response >= _KEEP_ALIVE:
                 await self.progress()
 
     async def _resolve(self) -> _Destination:
@@ -382,7 +392,8 @@ async def retrieve(request: RetrieveRequest, handled: _Handled, environment: Env
                 # Taken out of the task group by hand, so that it arrives bare.
                 failed = exc
             finally:
-                tasks.cancel_scope.cancel()
+                # Not cancelled: a response that is on its way out is finished.
+                retrieval.done.set()
         raise failed
 
     refused: Outcome | None = None

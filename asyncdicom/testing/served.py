@@ -111,9 +111,9 @@ class connected(AbstractAsyncContextManager["Association"]):  # noqa: N801 - use
         elif self._tasks is not None:
             tasks, self._tasks = self._tasks, None
             try:
-                with CancelScope(shield=True):
-                    tasks.cancel_scope.deadline = anyio.current_time() + _PATIENCE
-                    await tasks.__aexit__(None, None, None)
+                tasks.cancel_scope.shield = True
+                tasks.cancel_scope.deadline = anyio.current_time() + _PATIENCE
+                await tasks.__aexit__(None, None, None)
             except BaseExceptionGroup as group:
                 if len(group.exceptions) == 1:
                     raise group.exceptions[0] from None
