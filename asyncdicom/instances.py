@@ -34,12 +34,18 @@ T = TypeVar("T")
 
 
 class SourceOutgoing:
-    """A :class:`~asyncdicom.dataset.Source` as something to send: in memory it is copied, files are read in threads."""
+    """A :class:`~asyncdicom.dataset.Source` as something to send: in memory it is copied, files are read in threads.
+
+    A data set of odd length, as some deflated files have it, gets the NUL byte at its end that PS3.5 A.5 and the even
+    fragments of PS3.8 Table 9-23 ask for.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._in_memory = isinstance(source, BytesSource) or getattr(source, "_small", None) is not None
-        self._left = source.size
+        size = source.size
+        self._odd = bool(size and size % 2)
+        self._left = None if size is None else size + self._odd
         self._ahead: bytes | None = None
         self._interrupted = False
         self._read_something = False
@@ -65,6 +71,9 @@ class SourceOutgoing:
             self._read_something = True
         else:
             got = await self._hop(partial(self._source.read_into, gaps))
+        if self._odd and wanted == self._left:
+            gaps[-1][-1] = 0
+            got += 1
         if got != wanted:
             raise OSError("the file became shorter while it was being sent")
         assert self._left is not None
@@ -74,6 +83,8 @@ class SourceOutgoing:
         """Return up to ``limit`` bytes of a source of unknown size, and whether they are the last."""
         data, ahead = await self._hop(partial(self._read_ahead, limit))
         self._ahead = ahead
+        if not ahead and len(data) % 2:
+            data += b"\0"
         return data, not ahead
 
     def _read_ahead(self, limit: int) -> tuple[bytes, bytes]:

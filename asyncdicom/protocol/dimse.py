@@ -66,9 +66,10 @@ class Dimse:
         self._contexts: Container[int] = ()
         self._limit = command_set
         self._command: bytearray | None = None
+        self._fragments = 0
         self._context_id = 0
         self._in_data_set = False
-        self._sending: int | None = None
+        self._sending = False
 
     def establish(self, contexts: Container[int], maximum_length: int) -> None:
         """Set what was negotiated.
@@ -95,6 +96,8 @@ class Dimse:
                 if self._in_data_set and context_id == self._context_id:
                     if is_last:
                         self._in_data_set = False
+                    elif not data:
+                        continue
                     return DataSetReceived(data, is_last)
                 self._refuse_data(context_id)
                 continue
@@ -109,14 +112,17 @@ class Dimse:
                 if is_last:
                     return self._message(data)
                 self._command = bytearray()
+                self._fragments = 0
             elif context_id != self._context_id:
                 self._error(
                     AbortReason.INVALID_VALUE,
                     f"the context changed from {self._context_id} to {context_id} inside a command set",
                 )
                 continue
-            if len(self._command) + len(data) > self._limit:
-                return self._abort(f"a command set of more than {self._limit} bytes")
+            self._fragments += 1
+            # Fragments may be empty, but a command set that is nothing else would never end.
+            if len(self._command) + len(data) > self._limit or self._fragments > self._limit:
+                return self._abort(f"a command set of more than {self._limit} bytes or fragments")
             self._command += data
             if is_last:
                 command = bytes(self._command)
@@ -146,62 +152,74 @@ class Dimse:
             self._error(AbortReason.UNEXPECTED_PARAMETER, "a data set fragment where a command is due")
 
     def _error(self, reason: AbortReason, message: str) -> None:
+        self._forget()
         self.upper_layer.protocol_error(reason, message)
 
     def _abort(self, message: str) -> ProviderAbort:
         """Abort as the service user, which the DIMSE layer is to the upper layer (PS3.8 7.3)."""
-        if self.upper_layer.can_abort:
-            self.upper_layer.abort()
+        self._forget()
+        self.upper_layer.abort()
         return ProviderAbort(source=0, reason=0, message=message)
+
+    def _forget(self) -> None:
+        self._command = None
+        self._in_data_set = False
 
     # Sending.
 
     def send_message(self, context_id: int, message: Message, data_set: bytes | None = None) -> None:
-        """Send a whole message whose data set, if any, is in memory.
+        """Send a whole message whose data set, if any, is in memory; one of odd length gets a NUL byte at its end.
 
         :raises LocalProtocolError: another message is being sent, or the association is not established.
         """
         prefix = self.begin_message(context_id, message, has_data_set=data_set is not None)
         if data_set is None:
             return
+        if len(data_set) % 2:
+            # "the fragment shall be of an even number of bytes" (PS3.8 Table 9-23).
+            data_set += b"\0"
         layout = self.layout
         if len(prefix) + len(data_set) + 12 <= SEND_SIZE and len(data_set) <= layout.payload:
             self.upper_layer.send_data(layout.with_data_set(prefix, context_id, data_set))
         else:
             for buffer in layout.buffers(context_id, data_set, prefix=prefix):
                 self.upper_layer.send_data(buffer)
-        self._sending = None
+        self._sending = False
 
     def begin_message(self, context_id: int, message: Message, *, has_data_set: bool) -> bytearray:
         """Start a message and return the PDUs of its command set.
 
         Without a data set they are on their way and the message is complete; with one they belong in front of its
         first buffer, and :meth:`send_buffer` takes the buffers until the last.
+
+        :raises LocalProtocolError: another message is being sent, the context was not accepted, a value cannot be
+            encoded, or the association is not established.
         """
-        if self._sending is not None:
+        if self._sending:
             raise LocalProtocolError("another message is being sent: messages cannot be interleaved (PS3.8 Annex E)")
         if context_id not in self._contexts:
             raise LocalProtocolError(f"presentation context {context_id} was not accepted")
+        self.upper_layer.check_can_send()
         prefix = self.layout.command(context_id, commands.encode(message, has_data_set=has_data_set))
         if has_data_set:
-            self._sending = context_id
+            self._sending = True
         else:
             self.upper_layer.send_data(prefix)
         return prefix
 
     def send_buffer(self, buffer: bytes | bytearray, *, last: bool) -> None:
         """Send the next buffer, made with :attr:`layout`, of the data set of the message that was begun."""
-        if self._sending is None:
+        if not self._sending:
             raise LocalProtocolError("no message is being sent")
         self.upper_layer.send_data(buffer)
         if last:
-            self._sending = None
+            self._sending = False
 
     @property
     def mid_send(self) -> bool:
         """Whether a message was begun and its data set is not complete."""
-        return self._sending is not None
+        return self._sending
 
     def abandon_message(self) -> None:
         """Forget a message that was begun when nothing of it has been sent."""
-        self._sending = None
+        self._sending = False
