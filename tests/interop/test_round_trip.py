@@ -1,0 +1,130 @@
+"""What was stored comes back: the same bytes in the same transfer syntax, for every instance that pydicom ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import asyncdicom
+from asyncdicom import PresentationContext, Server, sop
+
+from .material import Archive, Sample, data_set_of, samples, storage_contexts
+from .peers import DcmtkServer, requires_dcmtk, start_dcmtk
+
+pytestmark = [pytest.mark.anyio, pytest.mark.interop]
+
+
+def rounds() -> list[list[Sample]]:
+    """Divide the instances so that no SOP Instance UID is twice in a round."""
+    made: list[dict[str, Sample]] = []
+    for item in samples():
+        for found in made:
+            if item.sop_instance_uid not in found:
+                found[item.sop_instance_uid] = item
+                break
+        else:
+            made.append({item.sop_instance_uid: item})
+    return [list(found.values()) for found in made]
+
+
+def association_profile(items: list[Sample]) -> str:
+    """Return a DCMTK association profile "Any" that accepts exactly the classes and transfer syntaxes of some instances."""
+    classes = dict.fromkeys(item.sop_class_uid for item in items)
+    syntaxes = dict.fromkeys(item.transfer_syntax_uid for item in items)
+    lines = ["[[TransferSyntaxes]]", "[Theirs]"]
+    lines += [f"TransferSyntax{number} = {uid}" for number, uid in enumerate(syntaxes, 1)]
+    lines += ["[[PresentationContexts]]", "[Theirs]", f"PresentationContext1 = {sop.VERIFICATION}\\Default"]
+    lines[1:1] = ["[Default]", f"TransferSyntax1 = {sop.IMPLICIT_VR_LITTLE_ENDIAN}"]
+    lines += [f"PresentationContext{number} = {uid}\\Theirs" for number, uid in enumerate(classes, 2)]
+    lines += ["[[Profiles]]", "[Any]", "PresentationContexts = Theirs"]
+    return "\n".join(lines)
+
+
+def test_the_material_covers_what_it_should() -> None:
+    syntaxes = {sop.transfer_syntax(item.transfer_syntax_uid).keyword for item in samples()}
+    assert len(samples()) > 115
+    assert syntaxes >= {
+        "ImplicitVRLittleEndian",
+        "ExplicitVRLittleEndian",
+        "ExplicitVRBigEndian",
+        "DeflatedExplicitVRLittleEndian",
+        "JPEGBaseline8Bit",
+        "JPEGExtended12Bit",
+        "JPEGLosslessSV1",
+        "JPEGLSLossless",
+        "JPEGLSNearLossless",
+        "JPEG2000",
+        "JPEG2000Lossless",
+        "RLELossless",
+    }
+    assert any(len(item.data) % 2 for item in samples())
+
+
+async def test_our_client_gets_back_from_our_server_what_it_stored() -> None:
+    archive = Archive()
+    contexts: list[str | PresentationContext] = [sop.STUDY_ROOT_GET, *storage_contexts(samples())]
+    async with Server(archive.services()) as server:
+        async with asyncdicom.connect(server.addresses[0], contexts=contexts) as assoc:
+            for item in samples():
+                response = await assoc.store(item.path)
+                assert response.status == 0x0000, item.name
+                assert archive.data[item.sop_instance_uid] == item.on_the_wire, item.name
+                archive.headers = {item.sop_instance_uid: item.header()}
+                async with assoc.get(SOPInstanceUID=item.sop_instance_uid, level="IMAGE") as got:
+                    received = [(instance, await instance.read()) async for instance in got]
+                [(instance, data)] = received
+                assert data == item.on_the_wire, item.name
+                assert instance.transfer_syntax_uid == item.transfer_syntax_uid
+                assert (instance.sop_class_uid, instance.sop_instance_uid) == (
+                    item.sop_class_uid,
+                    item.sop_instance_uid,
+                )
+                assert got.response is not None
+                assert (got.response.status, got.response.progress.completed) == (0x0000, 1)
+
+
+async def test_our_client_saves_what_our_server_sent(tmp_path: Path) -> None:
+    for index, items in enumerate(rounds()):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        archive = Archive(items)
+        contexts: list[str | PresentationContext] = [sop.PATIENT_ROOT_GET, *storage_contexts(items)]
+        async with Server(archive.services()) as server:
+            async with asyncdicom.connect(server.addresses[0], contexts=contexts) as assoc:
+                uids = [item.sop_instance_uid for item in items]
+                async with assoc.get({"SOPInstanceUID": uids}, sop.PATIENT_ROOT_GET, level="IMAGE") as got:
+                    async for instance in got:
+                        await instance.save(folder / f"{instance.sop_instance_uid}.dcm")
+                assert got.response is not None
+                assert (got.response.status, got.response.progress.completed) == (0x0000, len(items))
+        for item in items:
+            assert data_set_of(folder / f"{item.sop_instance_uid}.dcm") == item.on_the_wire, item.name
+
+
+@requires_dcmtk
+async def test_storescp_keeps_what_our_client_stored(storescp: DcmtkServer) -> None:
+    for items in rounds():
+        storescp.clear()
+        async with asyncdicom.connect(f"DCMTK@127.0.0.1:{storescp.port}", contexts=storage_contexts(items)) as assoc:
+            for item in items:
+                response = await assoc.store(item.path)
+                assert response.status == 0x0000, item.name
+        kept = {path.name.partition(".")[2]: data_set_of(path) for path in storescp.files()}
+        assert len(kept) == len(items)
+        for item in items:
+            assert kept[item.sop_instance_uid] == item.on_the_wire, item.name
+
+
+@requires_dcmtk
+async def test_dcmrecv_keeps_what_our_client_stored(tmp_path: Path) -> None:
+    items = rounds()[0]
+    profile = tmp_path / "dcmrecv.cfg"
+    profile.write_text(association_profile(items))
+    with start_dcmtk("dcmrecv", tmp_path / "dcmrecv", "+B", "-xf", profile, "Any") as dcmrecv:
+        async with asyncdicom.connect(f"DCMTK@127.0.0.1:{dcmrecv.port}", contexts=storage_contexts(items)) as assoc:
+            for item in items:
+                await assoc.store(item.path)
+        kept = {path.name.partition(".")[2]: data_set_of(path) for path in dcmrecv.files()}
+        assert kept == {item.sop_instance_uid: item.on_the_wire for item in items}
+        dcmrecv.check()
