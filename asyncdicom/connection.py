@@ -261,13 +261,20 @@ class Connection(abc.ABC):
                 self.end(lambda: AssociationClosed("the association was released"))
             case AbortIndication(source=source, reason=reason):
                 self.end(lambda: AssociationAborted(source, reason))
+                self._stop_writing()
             case ProviderAbort(reason=reason, message=message):
                 self.end(lambda: RemoteProtocolError(f"the association was aborted: {message}", reason))
             case TransportLost():
                 cause = self.transport.error
                 self.end(lambda: _closed(cause))
+                self._stop_writing()
             case _:
                 self.end(lambda: RemoteProtocolError("the association was aborted: unexpected PDU", 2))
+
+    def _stop_writing(self) -> None:
+        """Wake a writer whose peer is gone: it would wait for nobody."""
+        if self._send_lock.locked():
+            self.transport.abort()
 
     def pump(self) -> bool:
         """Look at what has been received until a message is filed or the association ends; ``False`` wants bytes."""
@@ -518,7 +525,7 @@ class Connection(abc.ABC):
         """Finish a message whose sender was cancelled, or abort."""
         finished = False
         try:
-            if not self.transport.broken and remaining <= _FINISH_SIZE:
+            if self._end is None and not self.transport.broken and remaining <= _FINISH_SIZE:
                 with CancelScope(shield=True, deadline=current_time() + _FINISH_TIME):
                     try:
                         await finish()

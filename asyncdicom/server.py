@@ -298,7 +298,11 @@ class Server:
 
     async def serve_stream(self, stream: ByteStream) -> None:
         """Serve one connected anyio byte stream to its end, as if it had been accepted."""
-        await self._serve(StreamTransport(stream))
+        transport = StreamTransport(stream)
+        try:
+            await self._serve(transport)
+        finally:
+            await transport.aclose()
 
     # Connections.
 

@@ -434,9 +434,15 @@ class StreamTransport(Transport):
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
+        self._receiving: anyio.CancelScope | None = None
+        self._sending: anyio.CancelScope | None = None
+        self._aborted = False
 
     async def receive(self, deadline: float = math.inf) -> bytes:
-        with anyio.CancelScope(deadline=deadline):
+        if self._aborted:
+            return b""
+        with anyio.CancelScope(deadline=deadline) as scope:
+            self._receiving = scope
             try:
                 return bytes(await self._stream.receive(RECEIVE_SIZE))
             except anyio.EndOfStream:
@@ -444,19 +450,48 @@ class StreamTransport(Transport):
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
                 self.error = exc
                 return b""
+            finally:
+                self._receiving = None
+        if self._aborted:
+            return b""
         raise TimeoutError
 
     async def send(self, data: bytes | bytearray | memoryview, deadline: float = math.inf) -> None:
+        # Nobody knows how far a cancelled send of a foreign stream got. So it runs in a task of its own, which gets a
+        # moment to finish when whoever waits for it is cancelled.
         self.broken = True
-        with anyio.CancelScope(deadline=deadline):
-            try:
-                await self._stream.send(bytes(data))
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
-                self.error = exc
-                raise _lost(exc) from exc
-            self.broken = False
-            return
-        raise TimeoutError
+        error: Exception | None = None
+        done = anyio.Event()
+        scope = anyio.CancelScope(shield=True, deadline=deadline)
+
+        async def send_all() -> None:
+            nonlocal error
+            with scope:
+                try:
+                    await self._stream.send(bytes(data))
+                    self.broken = False
+                except Exception as exc:
+                    error = exc
+            done.set()
+
+        if self._aborted:
+            raise _lost(self.error)
+        self._sending = scope
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send_all)
+                try:
+                    await done.wait()
+                finally:
+                    if not done.is_set():
+                        scope.deadline = min(scope.deadline, anyio.current_time() + _CLOSE_TIME)
+        finally:
+            self._sending = None
+        if error is None and self.broken and not self._aborted:
+            raise TimeoutError
+        if error is not None or self.broken:
+            self.error = error
+            raise _lost(error) from error
 
     def send_nowait(self, data: bytes) -> bool:
         send: Any = getattr(self._stream, "send_nowait", None)
@@ -469,6 +504,10 @@ class StreamTransport(Transport):
         return True
 
     def abort(self) -> None:
+        self._aborted = True
+        for scope in (self._receiving, self._sending):
+            if scope is not None:
+                scope.cancel()
         close: Any = getattr(self._stream, "close", None)
         if close is not None:
             close()
