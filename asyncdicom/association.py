@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio import CancelScope, current_time
+from anyio import CancelScope
 
 from . import dataset as _dataset
 from . import sop, threads
@@ -166,6 +166,8 @@ class Association(Connection):
         self._held: deque[Request] = deque()
         self._refusals: deque[tuple[int, int, Status]] = deque()
         self._room: anyio.Event | None = None
+        self.worker_scopes: set[CancelScope] = set()
+        self.wanted: Callable[[], None] | None = None
         self._last_activity: float | None = None
         core.establish(negotiated.contexts, negotiated.maximum_length)
 
@@ -287,7 +289,7 @@ class Association(Connection):
         elif not exchange.done:
             exchange.discard = True
             seconds = self.timeouts.response
-            exchange.deadline = math.inf if seconds is None else current_time() + seconds
+            exchange.deadline = math.inf if seconds is None else self.now() + seconds
             self._zombies.add(exchange)
 
     def pending_deadline(self) -> float:
@@ -296,13 +298,13 @@ class Association(Connection):
         return min(exchange.deadline for exchange in self._zombies)
 
     def expired(self, box: Box[Any], seconds: float | None, kind: str) -> float:
-        if self._zombies and self.pending_deadline() <= current_time():
+        if self._zombies and self.pending_deadline() <= self.now():
             seconds, kind = self.timeouts.response, "response"
         elif box is self._requests:
             if self._performing:
-                return current_time() + (seconds or 0)
+                return self.now() + (seconds or 0)
             since = self._last_activity
-            if seconds is not None and since is not None and since + seconds > current_time() + 0.01:
+            if seconds is not None and since is not None and since + seconds > self.now() + 0.01:
                 return since + seconds
         return super().expired(box, seconds, kind)
 
@@ -312,8 +314,8 @@ class Association(Connection):
         if self._performing or self._exchanges or self.core.mid_message:
             return 0.0
         if self._last_activity is None:
-            self._last_activity = current_time()
-        return max(0.0, current_time() - self._last_activity)
+            self._last_activity = self.now()
+        return max(0.0, self.now() - self._last_activity)
 
     async def _send_request(self, exchange: Exchange, message: Message, data: bytes | SourceOutgoing | None) -> None:
         exchange.sent = True
@@ -378,7 +380,7 @@ class Association(Connection):
         seconds = self.timeouts.cancel
         clean = False
         try:
-            with CancelScope(shield=True, deadline=math.inf if seconds is None else current_time() + seconds):
+            with CancelScope(shield=True, deadline=math.inf if seconds is None else self.now() + seconds):
                 for request, status in self._orphans:
                     if request.incoming is not None:
                         await request.incoming.discard()
@@ -485,12 +487,21 @@ class Association(Connection):
         self._requests.put(_UnknownRequest(self, self.negotiated.contexts[message.context_id], message, response))
         self._active += 1
 
+    def may_read(self) -> bool:
+        return len(self._held) < self.limits.outstanding
+
+    def on_surplus(self) -> None:
+        if self._requests.items and self.wanted is not None:
+            self.wanted()
+
     async def before_reading(self) -> None:
-        while len(self._held) >= self.limits.outstanding and not self.ended:
+        while not self.may_read() and not self.ended:
             self._room = anyio.Event()
             await self._room.wait()
 
     def on_end(self) -> None:
+        for scope in self.worker_scopes:
+            scope.cancel()
         for request in list(self._performing.values()):
             if request._scope is not None:
                 request._scope.cancel()
@@ -512,11 +523,13 @@ class Association(Connection):
         """
         while True:
             if not self._requests.items:
-                self._last_activity = current_time()
+                self._last_activity = self.now()
                 await self.wait(self._requests, idle, "idle")
             request = self._requests.items.popleft()
             refusal = request.refusal
             if refusal is None:
+                if self._watching:
+                    self.poll()
                 return request
             await self._refuse(request, refusal)
 
@@ -578,12 +591,14 @@ class Association(Connection):
         if self._performing.get(request.message_id) is request:
             del self._performing[request.message_id]
         self._active -= 1
-        self._last_activity = current_time()
+        self._last_activity = self.now()
         if self._held:
             self._active += 1
             self._requests.put(self._held.popleft())
-            if self._room is not None and len(self._held) < self.limits.outstanding:
+            if self._room is not None and self.may_read():
                 self._room.set()
+            if self._watching:
+                self.poll()
 
     # The verbs.
 

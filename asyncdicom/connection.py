@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
-from anyio import CancelScope, current_time, get_cancelled_exc_class
+from anyio import CancelScope, get_cancelled_exc_class
 
 from . import threads
 from .exceptions import (
@@ -71,6 +71,53 @@ def current_task() -> object:
         task: object = module.lowlevel.current_task()
         return task
     return asyncio.current_task()
+
+
+def _clock() -> Callable[[], float]:
+    """Return the clock of the event loop: what :func:`anyio.current_time` reads, without looking it up each time."""
+    module: Any = sys.modules.get("trio")
+    if module is not None and module.lowlevel.in_trio_task():
+        clock: Callable[[], float] = module.current_time
+        return clock
+    return asyncio.get_running_loop().time
+
+
+class _Door:
+    """A lock that costs nothing when nobody is inside. Waiters enter in turn; cancelling one changes nothing."""
+
+    __slots__ = ("_locked", "_waiters")
+
+    def __init__(self) -> None:
+        self._locked = False
+        self._waiters: deque[anyio.Event] = deque()
+
+    def locked(self) -> bool:
+        return self._locked
+
+    async def __aenter__(self) -> None:
+        if not self._locked:
+            self._locked = True
+            return
+        event = anyio.Event()
+        self._waiters.append(event)
+        try:
+            await event.wait()
+        except BaseException:
+            if event.is_set():
+                self._leave()
+            else:
+                self._waiters.remove(event)
+            raise
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        """Open the door, or hold it for the next in turn."""
+        if self._waiters:
+            self._waiters.popleft().set()
+        else:
+            self._locked = False
 
 
 class Box(Generic[T]):
@@ -179,7 +226,10 @@ class Connection(abc.ABC):
         self.core = core
         self.timeouts = timeouts
         self.limits = limits
-        self._send_lock = anyio.Lock(fast_acquire=True)
+        self.now = _clock()
+        self._send_lock = _Door()
+        self._watching = False
+        self._sent = True  # whether something was sent since bytes were received last
         self._baton_free = True
         self._followers: deque[Box[Any]] = deque()
         self._incoming: IncomingDataSet | None = None
@@ -210,8 +260,16 @@ class Connection(abc.ABC):
         return False
 
     @abc.abstractmethod
+    def may_read(self) -> bool:
+        """Tell whether not so much of the peer is held back that nothing more should be read."""
+
+    @abc.abstractmethod
     async def before_reading(self) -> None:
-        """Wait while so much of the peer is held back that nothing more should be read."""
+        """Wait until :meth:`may_read`."""
+
+    @abc.abstractmethod
+    def on_surplus(self) -> None:
+        """React to messages that were filed while nobody waited for them."""
 
     def pending_deadline(self) -> float:
         """Return the earliest time at which a response that nobody waits for is overdue."""
@@ -334,13 +392,13 @@ class Connection(abc.ABC):
         upper_layer = self.core.upper_layer
         if self.core.mid_message:
             allowed = self.timeouts.message
-            start = current_time()
+            start = self.now()
             try:
-                data = await self.transport.receive(math.inf if allowed is None else start + allowed)
+                data = await self.transport.receive(math.inf if allowed is None else start + allowed, acknowledge=True)
             except TimeoutError:
                 self.abort_now(lambda: OperationTimeout("message", allowed))
                 raise self.error() from None
-            self._waited += current_time() - start
+            self._waited += self.now() - start
             self._got += len(data)
             rate = self.limits.data_rate
             if allowed is not None and rate is not None and self._waited > allowed:
@@ -352,7 +410,9 @@ class Connection(abc.ABC):
         else:
             self._waited = 0.0
             self._got = 0
-            data = await self.transport.receive(deadline)
+            # An answer is awaited and the peer has begun to say something since we spoke.
+            data = await self.transport.receive(deadline, acknowledge=not self._sent)
+        self._sent = False
         if data:
             upper_layer.receive_data(data)
         else:
@@ -368,7 +428,7 @@ class Connection(abc.ABC):
 
         Cancelling it loses nothing.
         """
-        deadline = math.inf if seconds is None else current_time() + seconds
+        deadline = math.inf if seconds is None else self.now() + seconds
         while not box.items:
             if self._end is not None:
                 await self.flush_control()
@@ -381,12 +441,12 @@ class Connection(abc.ABC):
                         raise
                     deadline = self.expired(box, seconds, kind)
                 if await self.serve_own(box):
-                    deadline = math.inf if seconds is None else current_time() + seconds
+                    deadline = math.inf if seconds is None else self.now() + seconds
             else:
                 await self._follow(box, deadline)
-                if not box.items and self._end is None and current_time() >= deadline:
+                if not box.items and self._end is None and self.now() >= deadline:
                     held = self._incoming is not None
-                    deadline = current_time() + (seconds or 0) if held else self.expired(box, seconds, kind)
+                    deadline = self.now() + (seconds or 0) if held else self.expired(box, seconds, kind)
 
     def expired(self, box: Box[Any], seconds: float | None, kind: str) -> float:
         """Abort because a deadline passed, or return a later one."""
@@ -435,22 +495,43 @@ class Connection(abc.ABC):
         if self._incoming is incoming:
             self._incoming = None
             self._pass_baton()
+            if self._watching:
+                self.poll()
 
     @property
     def baton_held(self) -> bool:
         """Whether a data set that was not read to its end holds the baton."""
         return self._incoming is not None
 
+    def watch(self) -> bool:
+        """Look at what comes also while nobody reads, without a task for it, if the transport can do that.
+
+        What is filed then is announced by :meth:`on_surplus`.
+        """
+        self._watching = self.transport.watch(self.poll)
+        return self._watching
+
     def poll(self) -> None:
-        """Look at what has been received already, without reading, if nobody else reads."""
-        if self._baton_free and self._end is None:
-            self._baton_free = False
-            try:
-                while self._incoming is None and self._end is None and self.pump():
-                    pass
-            finally:
-                if self._incoming is None:
-                    self._pass_baton()
+        """Look at what has come already, without waiting, unless somebody reads."""
+        if not self._baton_free or self._end is not None:
+            return
+        self._baton_free = False
+        upper_layer = self.core.upper_layer
+        try:
+            while self._incoming is None and self._end is None and self.may_read():
+                if self.pump():
+                    continue
+                data = self.transport.receive_nowait() if self._watching else None
+                if data is None:
+                    break
+                if data:
+                    upper_layer.receive_data(data)
+                else:
+                    upper_layer.receive_eof()
+        finally:
+            if self._incoming is None:
+                self._pass_baton()
+        self.on_surplus()
 
     # Writing.
 
@@ -478,9 +559,10 @@ class Connection(abc.ABC):
         transport = self.transport
         limit = self.timeouts.write
         position = 0
+        self._sent = True
         try:
             for buffer in buffers:
-                await transport.send(buffer, math.inf if limit is None else current_time() + limit)
+                await transport.send(buffer, math.inf if limit is None else self.now() + limit)
                 position += 1
         except TimeoutError:
             self._write_expired()
@@ -526,7 +608,7 @@ class Connection(abc.ABC):
         finished = False
         try:
             if self._end is None and not self.transport.broken and remaining <= _FINISH_SIZE:
-                with CancelScope(shield=True, deadline=current_time() + _FINISH_TIME):
+                with CancelScope(shield=True, deadline=self.now() + _FINISH_TIME):
                     try:
                         await finish()
                         finished = True
@@ -552,7 +634,7 @@ class Connection(abc.ABC):
         if self._baton_free:
             self._baton_free = False
             try:
-                with CancelScope(shield=True, deadline=current_time() + (self.timeouts.abort or 1)):
+                with CancelScope(shield=True, deadline=self.now() + (self.timeouts.abort or 1)):
                     while self._end is None and self._incoming is None:
                         if not self.pump():
                             data = await self.transport.receive()
@@ -581,7 +663,7 @@ class Connection(abc.ABC):
             return
         limit = self.timeouts.abort
         try:
-            with CancelScope(shield=True, deadline=math.inf if limit is None else current_time() + limit):
+            with CancelScope(shield=True, deadline=math.inf if limit is None else self.now() + limit):
                 async with self._send_lock:
                     await self.transport.flush()
                     await self.transport.send(data)
@@ -617,7 +699,7 @@ class Connection(abc.ABC):
                     upper_layer.confirm_release()
                 await self.flush_control()
                 if upper_layer.state is State.STA13 and not upper_layer.should_close:
-                    with CancelScope(shield=True, deadline=math.inf if linger is None else current_time() + linger):
+                    with CancelScope(shield=True, deadline=math.inf if linger is None else self.now() + linger):
                         while not upper_layer.should_close:
                             while upper_layer.next_event() is not None:
                                 pass
@@ -662,6 +744,7 @@ class _Writer:
     async def run(self) -> None:
         connection = self._connection
         core = connection.core
+        now = connection.now
         limit = connection.timeouts.write
         while not self._done:
             buffer, last = await self._next()
@@ -672,7 +755,8 @@ class _Writer:
             self._prefix = bytearray()
             for piece in core.upper_layer.data_to_send():
                 self.started = True
-                await connection.transport.send(piece, math.inf if limit is None else current_time() + limit)
+                connection._sent = True
+                await connection.transport.send(piece, math.inf if limit is None else now() + limit)
 
     async def finish(self) -> None:
         """Go on after a cancelled :meth:`run`."""

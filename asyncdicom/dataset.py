@@ -68,6 +68,7 @@ __all__ = [
     "StreamSource",
     "convert",
     "decode_data_set",
+    "deflate",
     "encode_data_set",
     "inflate",
     "is_temporary",
@@ -364,6 +365,8 @@ class _Reader:
             if vr == "SQ":  # a private sequence that pydicom's dictionary knows
                 self._private_sequence(dataset, tag, raw, depth, encoding)
                 return
+            if vr != "UN" and len(vr) == 2 and raw.VR == "UN":
+                raw = raw._replace(VR=vr)  # saves looking it up again
         if vr not in _BYTES_VRS:
             self.converted += raw.length
             if self.converted > _CONVERT_AT_ONCE:
@@ -371,10 +374,19 @@ class _Reader:
                     dataset._dict[tag] = raw._replace(VR=vr if len(vr) == 2 else "OW")
                 return
         try:
-            if len(vr) == 2 and not tag & 0x10000:
-                dataset._dict[tag] = self.convert_raw(raw, encoding=encoding, ds=dataset)
+            if len(vr) == 2:
+                if vr == "UN":
+                    value = raw.value or None
+                    element = self.data_element(tag, vr, value, raw.value_tell, already_converted=True)
+                else:
+                    element = self.convert_raw(raw, encoding=encoding, ds=dataset)
+                dataset._dict[tag] = element
+                if tag & 0x10000:
+                    creator: Any = dataset._dict.get(self.base_tag(tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8))
+                    if creator is not None and not creator.is_raw and creator.tag != tag:
+                        element.private_creator = creator.value
             else:
-                dataset[tag]  # resolves a VR that depends on other elements; names the private creator
+                dataset[tag]  # the VR depends on other elements
         except self.wrong_length:
             raise DataSetError(f"{tag_text(tag)} has {raw.length} bytes, which its VR {vr} cannot have") from None
         except AttributeError:

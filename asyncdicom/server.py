@@ -571,11 +571,24 @@ class Server:
     async def _run(self, association: Association) -> None:
         """Perform what comes on an association, to its end."""
         waiting = 0
+        watching = association.watch()
         async with anyio.create_task_group() as tasks:
 
+            def spawn() -> None:
+                if not waiting:
+                    tasks.start_soon(work)
+
             async def work() -> None:
+                with CancelScope() as scope:
+                    association.worker_scopes.add(scope)
+                    try:
+                        await serve_requests()
+                    finally:
+                        association.worker_scopes.discard(scope)
+
+            async def serve_requests() -> None:
                 nonlocal waiting
-                while True:
+                while not (watching and waiting):
                     waiting += 1
                     try:
                         request = await association.next_request(idle=self.timeouts.idle)
@@ -583,8 +596,8 @@ class Server:
                         return
                     finally:
                         waiting -= 1
-                    if not waiting:
-                        tasks.start_soon(work)
+                    if not watching:
+                        spawn()
                     try:
                         await self._perform(association, request)
                     except DicomNetworkError:
@@ -594,6 +607,7 @@ class Server:
                         await association.abort()
                         return
 
+            association.wanted = spawn
             await work()
 
     async def _perform(self, association: Association, request: Request) -> None:

@@ -65,10 +65,12 @@ class Transport(abc.ABC):
     broken: bool = False
 
     @abc.abstractmethod
-    async def receive(self, deadline: float = math.inf) -> bytes:
+    async def receive(self, deadline: float = math.inf, *, acknowledge: bool = False) -> bytes:
         """Return the next bytes, at most about 256 KiB, or ``b""`` at the end of the stream.
 
         :param deadline: the time of :func:`anyio.current_time` at which to give up, in seconds.
+        :param acknowledge: acknowledge at once what has been received, because the peer has more to say: stock peers
+            write each PDU in two parts with Nagle's algorithm on, and the second waits for the ACK of the first.
         :raises TimeoutError: the deadline passed.
 
         Cancelling it loses nothing.
@@ -92,6 +94,17 @@ class Transport(abc.ABC):
     def send_nowait(self, data: bytes) -> bool:
         """Send a few bytes without waiting, if all of them can go out at once; tell whether they did."""
         return False
+
+    def watch(self, callback: Callable[[], None]) -> bool:
+        """Have ``callback`` called when something can be received and nobody waits for it, if that is possible.
+
+        It may then take what there is by :meth:`receive_nowait`.
+        """
+        return False
+
+    def receive_nowait(self) -> bytes | None:
+        """Return bytes that are here already, ``b""`` at the end of the stream, ``None`` if there is nothing now."""
+        return None
 
     @abc.abstractmethod
     def abort(self) -> None:
@@ -177,6 +190,7 @@ class _AsyncioTransport(asyncio.Protocol, Transport):
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._slice = 0.0
         self._quickack: Callable[[], None] | None = None
+        self._watcher: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = math.inf
 
@@ -204,12 +218,20 @@ class _AsyncioTransport(asyncio.Protocol, Transport):
         if self._buffered > _HIGH_WATER and self._reading:
             self._reading = False
             self._transport.pause_reading()
-        _wake(self._receiver)
+        self._notify()
 
     def eof_received(self) -> bool:
         self._eof = True
-        _wake(self._receiver)
+        self._notify()
         return True  # we may still have something to say
+
+    def _notify(self) -> None:
+        receiver = self._receiver
+        if receiver is not None:
+            if not receiver.done():
+                receiver.set_result(None)
+        elif self._watcher is not None:
+            self._watcher()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._eof = True
@@ -218,9 +240,9 @@ class _AsyncioTransport(asyncio.Protocol, Transport):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        _wake(self._receiver)
         _wake(self._sender)
         _wake(self._closed)
+        self._notify()
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -231,13 +253,21 @@ class _AsyncioTransport(asyncio.Protocol, Transport):
 
     # Our side.
 
-    async def receive(self, deadline: float = math.inf) -> bytes:
+    def watch(self, callback: Callable[[], None]) -> bool:
+        self._watcher = callback
+        return True
+
+    def receive_nowait(self) -> bytes | None:
+        if self._chunks:
+            return self._take()
+        return b"" if self._eof else None
+
+    async def receive(self, deadline: float = math.inf, *, acknowledge: bool = False) -> bytes:
         chunks = self._chunks
         if not chunks:
             if self._eof:
                 return b""
-            if self._quickack is not None:
-                # Stock peers write each PDU in two parts with Nagle's algorithm on: the second waits for our ACK.
+            if acknowledge and self._quickack is not None:
                 self._quickack()
             waiter = self._receiver = self._loop.create_future()
             try:
@@ -251,6 +281,10 @@ class _AsyncioTransport(asyncio.Protocol, Transport):
         elif time.perf_counter() - self._slice > _TIME_SLICE:
             await checkpoint()
             self._slice = time.perf_counter()
+        return self._take()
+
+    def _take(self) -> bytes:
+        chunks = self._chunks
         data = chunks.popleft()
         self._buffered -= len(data)
         if not self._reading and not chunks:
@@ -368,8 +402,8 @@ class _TrioTransport(Transport):
         self._quickack = _QUICKACK is not None and sock.family in (socket.AF_INET, socket.AF_INET6)
         self._peer = _peer_name(sock)
 
-    async def receive(self, deadline: float = math.inf) -> bytes:
-        if self._quickack:
+    async def receive(self, deadline: float = math.inf, *, acknowledge: bool = False) -> bytes:
+        if acknowledge and self._quickack:
             assert _QUICKACK is not None
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
@@ -438,7 +472,7 @@ class StreamTransport(Transport):
         self._sending: anyio.CancelScope | None = None
         self._aborted = False
 
-    async def receive(self, deadline: float = math.inf) -> bytes:
+    async def receive(self, deadline: float = math.inf, *, acknowledge: bool = False) -> bytes:
         if self._aborted:
             return b""
         with anyio.CancelScope(deadline=deadline) as scope:
@@ -571,7 +605,7 @@ class TLSTransport(Transport):
                 if data:
                     await self._inner.send(data, deadline)
 
-    async def receive(self, deadline: float = math.inf) -> bytes:
+    async def receive(self, deadline: float = math.inf, *, acknowledge: bool = False) -> bytes:
         while True:
             pieces = []
             size = 0
@@ -586,7 +620,7 @@ class TLSTransport(Transport):
                 if not pieces:
                     if self._outgoing.pending:
                         await self._send_pending(deadline)
-                    data = await self._inner.receive(deadline)
+                    data = await self._inner.receive(deadline, acknowledge=acknowledge)
                     if data:
                         self._incoming.write(data)
                     else:

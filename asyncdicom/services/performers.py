@@ -96,32 +96,19 @@ async def _authorise(services: Services, request: Request) -> Outcome | None:
 
 async def _unary(request: Request, handler: Handler, environment: Environment) -> None:
     """C-STORE, C-ECHO and the N- services: one response."""
-    message = type(request.message)
-    data: Any = None
-    answer = Outcome(SUCCESS)
-    with CancelScope() as scope:
-        request._scope = scope
-        try:
-            with request._interruptible():
-                result = handler(request)
-                if hasattr(result, "__await__"):
-                    result = await result
-            if isinstance(result, tuple) and len(result) == 2 and isinstance(request, NRequest):
-                answer, data = outcome(result[0]), result[1]
-            elif isinstance(request, NRequest) and _is_attribute_list(result):
-                data = result
-            else:
-                answer = outcome(result)
-        except Exception as exc:
-            if request.association.ended:
-                request._scope = None
-                request.association.check()
-            answer = failure(message, exc)
-    request._scope = None
     association = request.association
+    if association.worker_scopes:
+        # A server's worker is in a scope already, that the end of the association cancels: one for all its requests.
+        answer, data = await _call(request, handler)
+    else:
+        answer, data = Outcome(PROCESSING_FAILURE, "the handler was cancelled"), None
+        with CancelScope() as scope:
+            request._scope = scope
+            request._may_interrupt = True
+            answer, data = await _call(request, handler)
+        request._may_interrupt = False
+        request._scope = None
     association.check()
-    if scope.cancelled_caught:
-        answer = Outcome(PROCESSING_FAILURE, "the handler was cancelled")
     if isinstance(request, StoreRequest):
         # Whatever the handler left of the data set is in the way of the next message.
         await request.discard()
@@ -130,6 +117,23 @@ async def _unary(request: Request, handler: Handler, environment: Environment) -
         await request.respond(answer.status, data, **answer.fields)
     except DataSetError:
         await request.respond(PROCESSING_FAILURE, error_comment="the response cannot be encoded")
+
+
+async def _call(request: Request, handler: Handler) -> tuple[Outcome, Any]:
+    """Call a unary handler; return the outcome, and the data set of an N- service."""
+    try:
+        result = handler(request)
+        if hasattr(result, "__await__"):
+            result = await result
+    except Exception as exc:
+        request.association.check()
+        return failure(type(request.message), exc), None
+    if isinstance(request, NRequest):
+        if isinstance(result, tuple) and len(result) == 2:
+            return outcome(result[0]), result[1]
+        if _is_attribute_list(result):
+            return Outcome(SUCCESS), result
+    return outcome(result), None
 
 
 def _is_attribute_list(value: Any) -> bool:
@@ -146,8 +150,11 @@ class _Items(AsyncIterator[Any]):
     async def __anext__(self) -> Any:
         request = self._request
         if not request.cancelled:
-            with request._interruptible():
+            request._may_interrupt = True
+            try:
                 item = await self._items.__anext__()
+            finally:
+                request._may_interrupt = False
             if not request.cancelled:
                 return item
         raise StopAsyncIteration
