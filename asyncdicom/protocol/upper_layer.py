@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NoReturn
 
 from ..exceptions import LocalProtocolError
 from . import pdu
@@ -114,7 +115,11 @@ UpperLayerEvent = (
     | TransportLost
 )
 
+#: A-ASSOCIATE-RQ, -AC, -RJ, A-RELEASE-RQ, -RP, A-ABORT (PS3.8 9.3.1).
 _PDU_INPUTS = {1: Input.EVT6, 2: Input.EVT3, 3: Input.EVT4, 5: Input.EVT12, 6: Input.EVT13, 7: Input.EVT16}
+
+# The states that fragments are asked for, each time; looking up a member of an enum costs more than the comparison.
+_STA6, _STA7, _STA8, _STA13 = State.STA6, State.STA7, State.STA8, State.STA13
 
 
 class UpperLayer:
@@ -137,15 +142,17 @@ class UpperLayer:
         self._events: list[UpperLayerEvent] = []
         self._eof = False
         self._deaf = False  # the stream cannot or need not be parsed any further
-        self._connected = False
-        self._request: pdu.AssociateRQ | None = None
+        self._request = b""
 
     # The local user's primitives.
 
     def associate(self, request: pdu.AssociateRQ) -> None:
         """Ask for an association (Evt1); the PDU goes out once the transport is connected."""
+        if self.role is not Role.REQUESTOR or self.should_close:
+            raise LocalProtocolError("A-ASSOCIATE request is possible once and for the requestor only")
+        encoded = pdu.encode(request)
         self._local(Input.EVT1)
-        self._request = request
+        self._request = encoded
 
     def accept(self, answer: pdu.AssociateAC) -> None:
         """Accept the association that was asked for (Evt7)."""
@@ -157,9 +164,16 @@ class UpperLayer:
 
     def send_data(self, buffer: bytes | bytearray) -> None:
         """Send a buffer of whole P-DATA-TF PDUs (Evt9)."""
-        if self.state is not State.STA6 and self.state is not State.STA8:
-            self._local(Input.EVT9)  # raises
+        self.check_can_send()
         self._outgoing.append(buffer)
+
+    def check_can_send(self) -> None:
+        """Raise unless Table 9-10 allows a P-DATA request now.
+
+        :raises LocalProtocolError: it does not.
+        """
+        if self.state is not _STA6 and self.state is not _STA8:
+            self._refuse(Input.EVT9)
 
     def release(self) -> None:
         """Ask for the end of the association (Evt11)."""
@@ -175,7 +189,8 @@ class UpperLayer:
 
     def protocol_error(self, reason: AbortReason, message: str) -> None:
         """Treat what the upper layer's user found wrong in the P-DATA as an invalid PDU (Evt19)."""
-        self._peer(Input.EVT19, reason=reason, message=message)
+        if not self._deaf:
+            self._peer(Input.EVT19, reason=reason, message=message)
 
     @property
     def can_abort(self) -> bool:
@@ -186,7 +201,8 @@ class UpperLayer:
 
     def transport_connected(self) -> None:
         """Tell that the transport connection is open (Evt2 for the requestor, Evt5 for the acceptor)."""
-        self._connected = True
+        if self.should_close:
+            raise LocalProtocolError("the transport connection has ended; another one needs another UpperLayer")
         self._local(Input.EVT2 if self.role is Role.REQUESTOR else Input.EVT5)
 
     def receive_data(self, data: bytes) -> None:
@@ -205,21 +221,14 @@ class UpperLayer:
 
     @property
     def mid_pdu(self) -> bool:
-        """Whether the bytes received so far end inside a PDU."""
-        return self._framer.mid_pdu
-
-    @property
-    def has_buffered(self) -> bool:
-        """Whether something that was received has not been looked at."""
-        return bool(self._events) or (not self._deaf and self._framer.has_buffered)
+        """Whether the bytes received so far end inside a PDU, once :meth:`next_event` has returned ``None``."""
+        return not self._deaf and self._framer.mid_pdu
 
     # What comes out.
 
     def data_to_send(self) -> list[bytes | bytearray]:
         """Return the buffers to send, in order, and forget them."""
-        outgoing = self._outgoing
-        if outgoing:
-            self._outgoing = []
+        outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
     def next_event(self) -> UpperLayerEvent | None:
@@ -230,41 +239,54 @@ class UpperLayer:
             if not self._deaf:
                 try:
                     item = self._framer.next()
-                    if item is None:
-                        pass
-                    elif type(item) is Fragment:
-                        # DT-2 and AR-6: the cells of Evt10 that every fragment of a working association passes.
-                        if self.state is State.STA6 or self.state is State.STA7:
-                            return item
-                        self._peer(Input.EVT10)
-                        continue
-                    else:
-                        assert isinstance(item, ControlPDU)
-                        body = pdu.decode(item.type, item.body)
-                        self._peer(_PDU_INPUTS[item.type], body)
-                        continue
                 except InvalidPDU as exc:
-                    self._deaf = True
-                    self._peer(Input.EVT19, reason=exc.reason, message=str(exc))
-                    if isinstance(exc, ForeignProtocol) and self.role is Role.ACCEPTOR:
-                        # Our one shortcut: whoever speaks another protocol gets no ARTIM period to talk in.
-                        self._finish()
+                    self._lose_track(exc)
                     continue
-            if self._eof and self._connected:
-                self._connected = False
+                if type(item) is Fragment:
+                    # DT-2 and AR-6: the cells of Evt10 that every fragment of a working association passes.
+                    if self.state is _STA6 or self.state is _STA7:
+                        return item
+                    # AA-6 ignores what a peer that was aborted goes on sending, perhaps in a million fragments.
+                    if self.state is not _STA13:
+                        self._peer(Input.EVT10)
+                    continue
+                if type(item) is ControlPDU:
+                    self._receive_pdu(item)
+                    continue
+            if self._eof and self.state is not State.STA1:
                 self._deaf = True
-                self._peer(Input.EVT17)
                 self.should_close = True
+                self._peer(Input.EVT17)
                 continue
             return None
+
+    def _receive_pdu(self, item: ControlPDU) -> None:
+        try:
+            body = pdu.decode(item.type, item.body)
+        except InvalidPDU as exc:
+            self._peer(Input.EVT19, reason=exc.reason, message=str(exc))
+        else:
+            self._peer(_PDU_INPUTS[item.type], body)
+
+    def _lose_track(self, error: InvalidPDU) -> None:
+        """Answer bytes that no PDU is framed by; where the next PDU begins cannot be known."""
+        self._deaf = True
+        foreign = isinstance(error, ForeignProtocol) and self.state is State.STA2
+        self._peer(Input.EVT19, reason=error.reason, message=str(error))
+        if foreign:
+            # Our one shortcut: whoever speaks another protocol gets no ARTIM period to talk in.
+            self._finish()
 
     # The interpreter.
 
     def _local(self, event: Input, body: pdu.PDU | None = None) -> None:
         action = TRANSITIONS.get((event, self.state))
         if action is None:
-            raise LocalProtocolError(f"{_PRIMITIVES[event]} is not possible in state {self.state.name.title()}")
+            self._refuse(event)
         self._perform(action, body)
+
+    def _refuse(self, event: Input) -> NoReturn:
+        raise LocalProtocolError(f"{_PRIMITIVES[event]} is not possible in state {self.state.name.title()}")
 
     def _peer(
         self,
@@ -304,8 +326,6 @@ class UpperLayer:
         elif action is Action.AR8 and self.role is Role.ACCEPTOR:
             assert row.alternative is not None
             next_state = row.alternative
-        elif action is Action.AE2:
-            body = self._request
         if send is not None:
             self._send(send, body, reason)
         if indicate is not None:
@@ -320,6 +340,7 @@ class UpperLayer:
             self.artim_running = False
         self.state = next_state
         if action is Action.AA7:
+            # A peer that answers each A-ABORT with another invalid PDU gets one answer.
             self._deaf = True
         if row.close:
             self._finish()
@@ -328,12 +349,13 @@ class UpperLayer:
         self.state = State.STA1
         self.artim_running = False
         self.should_close = True
-        self._connected = False
         self._deaf = True
 
     def _send(self, send: Send, body: pdu.PDU | None, reason: AbortReason) -> None:
         match send:
-            case Send.ASSOCIATE_RQ | Send.ASSOCIATE_AC | Send.ASSOCIATE_RJ:
+            case Send.ASSOCIATE_RQ:
+                self._outgoing.append(self._request)
+            case Send.ASSOCIATE_AC | Send.ASSOCIATE_RJ:
                 assert body is not None
                 self._outgoing.append(pdu.encode(body))
             case Send.RELEASE_RQ:
