@@ -54,7 +54,8 @@ _LAST_READ = 1 << 20
 #: How many buffers one system call takes (IOV_MAX on Linux, macOS and the BSDs).
 _IOV_MAX = 1024
 
-_OPEN_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# Not blocking, so that a named pipe in a folder that somebody sends does not hold the thread for ever.
+_OPEN_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _OPEN_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 _TEMPORARY_PREFIX = ".asyncdicom-"

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 from struct import pack
 
 from ._deflate import DEFAULT_LIMITS, DataSetLimits, deflated, inflated
@@ -176,7 +177,6 @@ class _Transcoder:
         self._nesting = nesting
         self._copy = drop is not None  # the encoding stays
         self._drop = drop
-        self._out = bytearray()
         self._muted = 0  # the depth of the stack inside of a sequence that is left out
         root = _Level(
             None,
@@ -196,17 +196,18 @@ class _Transcoder:
 
     def run(self) -> Iterator[bytes]:
         """Yield the new encoding."""
+        out = bytearray()
         while self._stack:
             for piece in self._next():
                 if not self._muted:
-                    self._out += piece
-                if len(self._out) >= CHUNK:
-                    yield bytes(self._out)
-                    self._out.clear()
-        if self._out:
-            yield bytes(self._out)
+                    out += piece
+                if len(out) >= CHUNK:
+                    yield bytes(out)
+                    out.clear()
+        if out:
+            yield bytes(out)
 
-    def _next(self) -> Iterator[bytes]:
+    def _next(self) -> Iterable[bytes]:
         """Read one header, and return what is to be written for it and its value."""
         top = self._stack[-1]
         position = self._in.position
@@ -220,15 +221,18 @@ class _Transcoder:
                 return self._close()
         return self._element(top) if top.is_item else self._item(top)
 
-    def _close(self) -> Iterator[bytes]:
-        top = self._stack.pop()
-        if self._stack:
-            delimiter = ITEM_DELIMITER if top.is_item else SEQUENCE_DELIMITER
-            yield LAYOUTS[top.out_little].implicit.pack(delimiter >> 16, delimiter & 0xFFFF, 0)
-            if len(self._stack) < self._muted:
-                self._muted = 0
+    def _close(self) -> Iterable[bytes]:
+        """Leave the innermost level, and return its delimiter."""
+        closed = self._stack.pop()
+        if self._muted == len(self._stack) + 1:
+            self._muted = 0
+            return ()
+        if not self._stack:
+            return ()
+        delimiter = ITEM_DELIMITER if closed.is_item else SEQUENCE_DELIMITER
+        return (LAYOUTS[closed.out_little].implicit.pack(delimiter >> 16, delimiter & 0xFFFF, 0),)
 
-    def _item(self, top: _Level) -> Iterator[bytes]:
+    def _item(self, top: _Level) -> Iterable[bytes]:
         """Read the header of an item or fragment, or the delimiter of their sequence."""
         group, element, length = LAYOUTS[top.little].implicit.unpack(self._in.take(8))
         tag = group << 16 | element
@@ -246,7 +250,7 @@ class _Transcoder:
                 explicit = False
                 out_explicit = out_explicit and not self._copy
         self._push(length, top.tag, top, is_item=True, explicit=explicit, out_explicit=out_explicit)
-        return iter((LAYOUTS[top.out_little].implicit.pack(group, element, UNDEFINED),))
+        return (LAYOUTS[top.out_little].implicit.pack(group, element, UNDEFINED),)
 
     def _looks_inside(self, tag: int) -> bool:
         return tag == _WAVEFORM_SEQUENCE and len(self._stack) == 2
@@ -302,7 +306,7 @@ class _Transcoder:
         group, element, length = implicit_header.unpack(data)
         return group << 16 | element, None, length
 
-    def _element(self, top: _Level) -> Iterator[bytes]:
+    def _element(self, top: _Level) -> Iterable[bytes]:
         tag, vr, length = self._header(top)
         if tag == ITEM_DELIMITER:
             if len(self._stack) == 1:
@@ -333,7 +337,7 @@ class _Transcoder:
             return self._sequence(top, tag, vr, length)
         return self._value(top, tag, vr, length)
 
-    def _undefined(self, top: _Level, tag: int, vr: bytes | None, *, dropped: bool) -> Iterator[bytes]:
+    def _undefined(self, top: _Level, tag: int, vr: bytes | None, *, dropped: bool) -> Iterable[bytes]:
         """Begin a sequence of undefined length, or encapsulated pixel data, which can only be copied or left out."""
         fragments = vr in (b"OB", b"OW") or tag == _PIXEL_DATA
         if fragments and not self._copy:
@@ -344,7 +348,7 @@ class _Transcoder:
             self._muted = len(self._stack) + 1
         return self._sequence(top, tag, vr if self._copy or vr == b"UN" else b"SQ", UNDEFINED)
 
-    def _sequence(self, top: _Level, tag: int, vr: bytes | None, length: int) -> Iterator[bytes]:
+    def _sequence(self, top: _Level, tag: int, vr: bytes | None, length: int) -> Iterable[bytes]:
         """Open a sequence, or fragments; it gets an undefined length."""
         header = self._written(top, tag, vr, UNDEFINED)
         if vr == b"UN":
@@ -354,7 +358,7 @@ class _Transcoder:
             self._push(length, tag, top, is_item=False, little=little, out_explicit=explicit, out_little=True)
         else:
             self._push(length, tag, top, is_item=False)
-        return iter((header,))
+        return (header,)
 
     def _written(self, top: _Level, tag: int, vr: bytes | None, length: int) -> bytes:
         """Write a header in the new encoding."""
@@ -366,11 +370,12 @@ class _Transcoder:
             return pack(order + "HH2sHI", group, element, vr, 0, length)
         return pack(order + "HH2sH", group, element, vr, length)
 
-    def _copied(self, header: bytes, length: int) -> Iterator[bytes]:
-        yield header
-        yield from self._in.pieces(length)
+    def _copied(self, header: bytes, length: int) -> Iterable[bytes]:
+        if length <= _SMALL:
+            return (header + self._in.take(length),)
+        return chain((header,), self._in.pieces(length))
 
-    def _value(self, top: _Level, tag: int, vr: bytes, length: int) -> Iterator[bytes]:
+    def _value(self, top: _Level, tag: int, vr: bytes, length: int) -> Iterable[bytes]:
         """Write a value, its numbers in the new byte order, an odd one filled up (PS3.5 7.1.1)."""
         width = _WIDTHS.get(vr, 1)
         little = top.out_little
@@ -383,14 +388,9 @@ class _Transcoder:
             value = self._in.take(length)
             if tag in _DECIDING:
                 self._note(top, tag, value)
-            return iter((header + (_swapped(value, width) if swap else value) + pad,))
-        return self._long_value(header, length, width if swap else 1, pad)
-
-    def _long_value(self, header: bytes, length: int, width: int, pad: bytes) -> Iterator[bytes]:
-        yield header
-        for piece in self._in.pieces(length):
-            yield _swapped(piece, width) if width > 1 else piece
-        yield pad
+            return (header + (_swapped(value, width) if swap else value) + pad,)
+        pieces = self._in.pieces(length)
+        return chain((header,), (_swapped(piece, width) for piece in pieces) if swap else pieces, (pad,))
 
     def _note(self, level: _Level, tag: int, value: bytes) -> None:
         if len(value) >= 2:

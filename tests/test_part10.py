@@ -183,6 +183,20 @@ def test_a_missing_file_is_an_oserror(tmp_path: Path) -> None:
         FileSource.open(tmp_path / "missing")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataSetError, match="not a DICOM file"):
+        read_file_head(tmp_path / "pipe")
+    with pytest.raises(DataSetError, match="not a DICOM file"):
+        FileSource.open(tmp_path / "pipe")
+
+
+def test_a_folder_is_an_oserror(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        read_file_head(tmp_path)
+
+
 @given(data=st.binary(max_size=600), prefix=st.sampled_from([b"", bytes(128) + b"DICM", HEAD]))
 def test_random_files_are_judged_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, prefix: bytes
