@@ -19,7 +19,7 @@ _DEFAULT_BUFFER = 262_144
 class _Pipe:
     """One direction of a pair: a bounded buffer."""
 
-    __slots__ = ("broken", "changed", "data", "eof", "limit", "reader_gone")
+    __slots__ = ("broken", "changed", "data", "eof", "limit", "reader_gone", "reader_waits")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -27,6 +27,7 @@ class _Pipe:
         self.eof = False  # nothing more will be written
         self.broken = False  # the connection was reset
         self.reader_gone = False
+        self.reader_waits = False
         self.changed: list[anyio.Event] = []
 
     @property
@@ -86,7 +87,12 @@ class MemoryStream(ByteStream):
                     return data
                 if pipe.eof:
                     raise EndOfStream
-                await pipe.wait()
+                pipe.reader_waits = True
+                pipe.notify()
+                try:
+                    await pipe.wait()
+                finally:
+                    pipe.reader_waits = False
 
     async def send(self, item: bytes) -> None:
         """Send all of ``item``; wait while the peer's buffer is full.
@@ -128,6 +134,14 @@ class MemoryStream(ByteStream):
             raise ClosedResourceError
         if self._outgoing.broken or self._outgoing.reader_gone:
             raise BrokenResourceError
+
+    async def wait_drained(self) -> None:
+        """Wait until the peer has received all that was sent, and waits for more: until it is idle."""
+        pipe = self._outgoing
+        while not (pipe.reader_waits and not pipe.data):
+            if self._closed or pipe.reader_gone or pipe.broken:
+                raise BrokenResourceError
+            await pipe.wait()
 
     async def send_eof(self) -> None:
         """Tell the peer that nothing more will come; receiving goes on."""
