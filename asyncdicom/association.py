@@ -230,27 +230,29 @@ class Association(Connection):
         self.check()
         if self._orphans or any(exchange.abandoned for exchange in self._exchanges.values()):
             await self._clean_abandoned()
-        task = None
-        while len(self._exchanges) >= self._window or self._slot_waiters or self.baton_held:
-            if task is None:
-                task = current_task()
-                self._check_own_task(task)
-            if len(self._exchanges) < self._window and not self._slot_waiters:
-                break
+        if self.baton_held or len(self._exchanges) >= self._window:
+            self._check_own_task(current_task())
+        if self._slot_waiters or len(self._exchanges) >= self._window:
+            await self._wait_for_slot()
+        exchange = Exchange(self._next_message_id(), context, expects)
+        self._exchanges[exchange.message_id] = exchange
+        return exchange
+
+    async def _wait_for_slot(self) -> None:
+        """Wait in turn until fewer requests than the window allows are outstanding."""
+        while True:
             box: Box[None] = Box()
             self._slot_waiters.append(box)
             try:
                 await self.wait(box, None, "response")
-            finally:
+            except BaseException:
                 if box in self._slot_waiters:
                     self._slot_waiters.remove(box)
-                elif len(self._exchanges) < self._window and self.ended is False:
-                    self._free_slot(again=True)
+                else:
+                    self._free_slot()  # it was our turn: let the next one have it
+                raise
             if len(self._exchanges) < self._window:
-                break
-        exchange = Exchange(self._next_message_id(), context, expects)
-        self._exchanges[exchange.message_id] = exchange
-        return exchange
+                return
 
     def _check_own_task(self, task: object) -> None:
         for exchange in self._exchanges.values():
@@ -271,8 +273,8 @@ class Association(Connection):
                 self._last_message_id = message_id
                 return message_id
 
-    def _free_slot(self, *, again: bool = False) -> None:
-        if self._slot_waiters:
+    def _free_slot(self) -> None:
+        if self._slot_waiters and len(self._exchanges) < self._window:
             self._slot_waiters.popleft().put(None)
 
     def _remove(self, exchange: Exchange) -> None:
