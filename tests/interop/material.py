@@ -13,6 +13,7 @@ from typing import Any
 import pydicom
 from pydicom import Dataset
 from pydicom.filereader import _read_file_meta_info, read_preamble
+from pydicom.multival import MultiValue
 
 import asyncdicom
 from asyncdicom import Instance, PresentationContext, RetrieveRequest, Services, StoreRequest, sop
@@ -170,7 +171,7 @@ class Archive:
 
 
 def _matches(header: Dataset, keyword: str, value: Any) -> bool:
-    wanted = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+    wanted = list(value) if isinstance(value, MultiValue) else [value]
     found = str(header.get(keyword) or "")
     return not any(wanted) or any(fnmatchcase(found, str(item)) for item in wanted)
 
