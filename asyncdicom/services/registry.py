@@ -61,7 +61,7 @@ class Environment:
     ssl: _ssl.SSLContext | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
-    destination_window: int = 1
+    destination_window: int = 8
 
 
 class Services:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio import current_time
+from anyio import CancelScope, current_time
 
 from .. import dataset as _dataset
 from .. import sop
@@ -39,6 +39,8 @@ from .registry import Environment, call, resolve_address
 from .results import Outcome, outcome, printable
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from ..association import Association
     from .performers import _Handled
 
@@ -47,6 +49,8 @@ __all__ = ["retrieve"]
 logger = logging.getLogger("asyncdicom.services")
 
 _MAXIMUM = 0xFFFF
+#: Most sub-operations at once, whatever the window allows.
+_MOST = 16
 #: Seconds without a response after which a pending one tells that we are alive.
 _KEEP_ALIVE = 5.0
 
@@ -112,6 +116,11 @@ class _Retrieval:
         self._bulk_data = request.sop_class_uid != sop.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET
         self.comment: str | None = None
         self.done = anyio.Event()
+        self.tasks: TaskGroup | None = None
+        self._started = 0
+        self._running = 0
+        self._finished = anyio.Event()
+        self._failure: Exception | None = None
 
     async def run(self, items: AsyncIterator[Any]) -> Outcome:
         request = self.request
@@ -139,19 +148,14 @@ class _Retrieval:
             if item is None or (isinstance(item, int) and request.total is not None):
                 return Outcome(Status(0xC002), "the handler yielded no instance")
             self._take_total()
-            if counters.remaining == 0:
+            if self._started == counters.total:
                 logger.error("a handler yielded more instances than the %d it announced", counters.total)
                 break
-            if self.destination is None:
-                await self._sub_operation(item)
-            else:
-                # Whoever cancels a C-MOVE need not wait for its destination; a C-STORE of a C-GET is finished, however,
-                # as it shares the association with what follows.
-                with request._interruptible():
-                    await self._sub_operation(item)
+            self._started += 1
+            await self._sub_operation(item)
             if request.cancelled:
                 break
-            await self.progress()
+        await self._settle()
         if request.cancelled:
             return counters.final()
         if request.total is None and first:
@@ -204,25 +208,90 @@ class _Retrieval:
         return _Destination(address, self.request, self.environment)
 
     async def _sub_operation(self, item: Any) -> None:
-        """Send one instance; whatever goes wrong with it counts, and the operation goes on."""
-        counters = self.counters
-        uid = _uid_of(item)
-        association: Association
-        originator = None
-        try:
-            if self.destination is not None:
-                if self.destination.lost is not None:
-                    counters.fail(uid or await _read_uid(item))
-                    return
-                association = await self.destination.association(item)
-                originator = (self.request.association.peer.ae_title, self.request.message_id)
+        """Send one instance, beside others if the window has room for it."""
+        request = self.request
+        destination = self.destination
+        if destination is None:
+            association: Association | None = request.association
+        else:
+            with request._interruptible():
+                if destination.needs_another(await _pair(item)):
+                    await self._settle()
+                association = await self._associate(destination, item)
+        if association is None:
+            self.counters.fail(_uid_of(item) or await _read_uid(item))
+            await self.progress()
+            return
+        window = association.async_operations[0] or _MOST
+        if window == 1 or self.tasks is None:
+            if destination is None:
+                # It shares the association with what follows, so it is finished also if a C-CANCEL comes.
+                await self._store(association, item)
             else:
-                association = self.request.association
+                with request._interruptible():
+                    await self._store(association, item)
+            if not request.cancelled:
+                await self.progress()
+            return
+        with request._interruptible():
+            while self._running >= min(window, _MOST):
+                await self._wait_for_one()
+        self._running += 1
+        self.tasks.start_soon(self._beside, association, item)
+
+    async def _beside(self, association: Association, item: Any) -> None:
+        """Run one sub-operation in a task of its own."""
+        try:
+            with CancelScope(shield=self.destination is None):
+                await self._store(association, item)
+                if not self.request.cancelled:
+                    await self.progress()
+        except Exception as exc:
+            self._failure = self._failure or exc
+        finally:
+            self._running -= 1
+            self._finished.set()
+
+    async def _wait_for_one(self) -> None:
+        self._finished = anyio.Event()
+        await self._finished.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _settle(self) -> None:
+        """Wait for the sub-operations that are running."""
+        while self._running:
+            await self._wait_for_one()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _associate(self, destination: _Destination, item: Any) -> Association | None:
+        """Return an association to the destination for an instance, ``None`` if it cannot be reached."""
+        if destination.lost is not None:
+            return None
+        try:
+            return await destination.association(await _pair(item))
+        except DicomNetworkError as exc:
+            self._lose(destination, exc)
+            return None
+
+    def _lose(self, destination: _Destination, exc: Exception) -> None:
+        """Give up on a destination that cannot be reached or was lost: the rest fails, and is listed."""
+        destination.lost = exc
+        self.comment = printable(f"destination: {exc}")
+        logger.warning("the destination of a C-MOVE was lost: %s", type(exc).__name__)
+
+    async def _store(self, association: Association, item: Any) -> None:
+        """Store one instance; whatever goes wrong with it counts, and the operation goes on."""
+        counters = self.counters
+        request = self.request
+        uid = _uid_of(item)
+        try:
             response = await association.store(
                 item,
-                priority=self.request.priority,
+                priority=request.priority,
                 check=False,
-                move_originator=originator,
+                move_originator=(request.association.peer.ae_title, request.message_id) if request.is_move else None,
                 bulk_data=self._bulk_data,
             )
         except (DataSetError, NoPresentationContext) as exc:
@@ -232,10 +301,7 @@ class _Retrieval:
         except DicomNetworkError as exc:
             if self.destination is None:
                 raise
-            # The destination cannot be reached, or was lost: the rest fails, and is listed.
-            self.destination.lost = exc
-            self.comment = printable(_explain(exc))
-            logger.warning("the destination of a C-MOVE was lost: %s", type(exc).__name__)
+            self._lose(self.destination, exc)
             counters.fail(uid or await _read_uid(item))
             return
         except OSError as exc:
@@ -267,10 +333,13 @@ class _Destination:
         self._association: Association | None = None
         self.lost: Exception | None = None
 
-    async def association(self, item: Any) -> Association:
-        """Return an association on which the instance's pair was proposed."""
-        pair = _pair_of(item) or await _read_pair(item)
-        if self._association is not None and (pair is None or pair in self._proposed):
+    def needs_another(self, pair: tuple[str, str] | None) -> bool:
+        """Tell whether a pair was not proposed on the association that is open."""
+        return self._association is not None and pair is not None and pair not in self._proposed
+
+    async def association(self, pair: tuple[str, str] | None) -> Association:
+        """Return an association on which a pair was proposed."""
+        if self._association is not None and not self.needs_another(pair):
             return self._association
         await self.close()
         if pair is not None:
@@ -346,6 +415,11 @@ def _uid_of(item: Any) -> str | None:
     return None
 
 
+async def _pair(item: Any) -> tuple[str, str] | None:
+    """Return the SOP class and transfer syntax of what a handler yielded."""
+    return _pair_of(item) or await _read_pair(item)
+
+
 def _pair_of(item: Any) -> tuple[str, str] | None:
     if isinstance(item, Instance):
         return item.sop_class_uid, item.transfer_syntax_uid
@@ -375,16 +449,13 @@ async def _read_uid(item: Any) -> str | None:
     return None if head is None else head.sop_instance_uid
 
 
-def _explain(exc: Exception) -> str:
-    return f"destination: {exc}"
-
-
 async def retrieve(request: RetrieveRequest, handled: _Handled, environment: Environment) -> None:
     """Perform a C-GET or C-MOVE to its final response."""
     retrieval = _Retrieval(request, environment)
 
     async def body(items: AsyncIterator[Any]) -> Outcome:
         async with anyio.create_task_group() as tasks:
+            retrieval.tasks = tasks
             tasks.start_soon(retrieval.keep_alive)
             try:
                 return await retrieval.run(items)
