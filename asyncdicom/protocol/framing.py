@@ -8,23 +8,36 @@ never collected: its header and the headers of its presentation data values are 
 depend on the size of the peer's PDUs, and nothing is copied. No length field ever leads to an allocation.
 
 *Out.* A message is laid out with its headers in place, one presentation data value per PDU, in buffers of at most
-:data:`SEND_SIZE` bytes that hold several PDUs; the payload is read *into* its place between the headers.
+:data:`SEND_SIZE` bytes that hold several PDUs; the payload is read *into* its place between the headers. The PDUs are a
+little shorter than the peer's maximum where one more of them then fits into a buffer: with a maximum of 128 KiB, two
+instead of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from struct import Struct, pack_into
+from struct import Struct
 from typing import NamedTuple
 
 from .pdu import AbortReason, InvalidPDU
 
-__all__ = ["RECEIVE_SIZE", "SEND_SIZE", "ControlPDU", "ForeignProtocol", "Fragment", "Framer", "Layout"]
+__all__ = [
+    "COMMAND_SIZE",
+    "RECEIVE_SIZE",
+    "SEND_SIZE",
+    "ControlPDU",
+    "ForeignProtocol",
+    "Fragment",
+    "Framer",
+    "Layout",
+]
 
 #: Bytes to ask of the transport at once; a smaller number costs most of the throughput.
 RECEIVE_SIZE = 256 * 1024
 #: Most bytes in one buffer to send; one write per buffer, not one per PDU.
 SEND_SIZE = 256 * 1024
+#: What a buffer leaves of that to the PDUs of a command set in front of its payload; hardly any command set needs more.
+COMMAND_SIZE = 1024
 #: The variable field of our P-DATA-TF PDUs when the peer announced no maximum (0, PS3.8 D.1).
 UNLIMITED_PDU = 128 * 1024 - 6
 
@@ -91,30 +104,32 @@ class Framer:
     """
 
     __slots__ = (
+        "_associate_pdu",
+        "_at_start",
         "_body",
         "_body_type",
         "_body_wanted",
         "_chunk",
         "_context_id",
         "_control",
+        "_in_pdu",
+        "_longest",
+        "_maximum_length",
         "_pdu_left",
         "_pdv_left",
         "_position",
-        "_started",
         "_view",
-        "associate_pdu",
-        "maximum_length",
-        "slack",
     )
 
     def __init__(self, *, associate_pdu: int = 1 << 20, maximum_length: int = 0, slack: int = 64) -> None:
-        self.associate_pdu = associate_pdu
-        self.maximum_length = maximum_length
-        self.slack = slack
+        self._associate_pdu = associate_pdu
+        self._maximum_length = maximum_length
+        self._longest = maximum_length + slack if maximum_length else 0xFFFFFFFF
         self._chunk = b""
         self._view = memoryview(b"")
         self._position = 0
-        self._started = False
+        self._at_start = True  # nothing before the current chunk was consumed
+        self._in_pdu = False  # the header of a PDU was consumed and its variable field was not
         # A P-DATA-TF PDU in progress: what is left of it after the current PDV, and what is left of that PDV.
         self._pdu_left = 0
         self._pdv_left = 0
@@ -127,152 +142,186 @@ class Framer:
 
     def receive_data(self, data: bytes) -> None:
         """Take the next bytes of the stream; nothing is parsed until :meth:`next` is called."""
-        if self._position < len(self._chunk):
-            data = self._chunk[self._position :] + data
+        position = self._position
+        if position:
+            self._at_start = False
+        if position < len(self._chunk):
+            data = self._chunk[position:] + data
         self._chunk = data
         self._view = memoryview(data)
         self._position = 0
 
     @property
     def mid_pdu(self) -> bool:
-        """Whether the bytes so far end inside a PDU."""
-        return self._pdu_left > 0 or self._control >= 0 or self._body is not None or self._position < len(self._chunk)
-
-    @property
-    def has_buffered(self) -> bool:
-        """Whether received bytes wait to be parsed (they may be the start of a header only)."""
-        return self._position < len(self._chunk)
+        """Whether the bytes so far end inside a PDU, once :meth:`next` has returned ``None``."""
+        return self._in_pdu or self._position < len(self._chunk)
 
     def next(self) -> Fragment | ControlPDU | None:
         """Return what comes next, or ``None`` when more bytes are needed.
 
         :raises InvalidPDU: the stream breaks PS3.8 9.3; it cannot be read any further.
         """
+        if self._in_pdu:
+            return self._next_fragment() if self._body is None else self._next_control()
+        chunk = self._chunk
+        position = self._position
+        if len(chunk) - position < 12:
+            return self._next_pdu()
+        # The common case, without a call: a P-DATA-TF PDU that is all here and holds one PDV.
+        pdu_type, pdu_length, length, context_id, control = _DATA_HEADER.unpack_from(chunk, position)
+        start = position + 12
+        end = start + length - 2
+        if (
+            pdu_type == _P_DATA_TF
+            and 2 <= length == pdu_length - 4
+            and pdu_length <= self._longest
+            and end <= len(chunk)
+        ):
+            self._position = end
+            return Fragment(context_id, control & 1 == 1, control & 2 == 2, self._view[start:end])
+        return self._next_pdu()
+
+    def _next_pdu(self) -> Fragment | ControlPDU | None:
+        """Start a PDU with its header."""
         position = self._position
         available = len(self._chunk) - position
-        # The common case first: a whole header of a P-DATA-TF PDU whose first PDV starts here.
-        if self._control < 0:
-            if self._body is not None:
-                return self._next_control(available)
-            if self._pdu_left:
-                if available < 6:
-                    return None
-                length, self._context_id, control = _PDV_HEADER.unpack_from(self._chunk, position)
-                position += 6
-                self._start_pdv(length, control, self._pdu_left - 4)
-            else:
-                if available < 12 or self._chunk[position] != _P_DATA_TF:
-                    return self._next_pdu(available)
-                _, pdu_length, length, self._context_id, control = _DATA_HEADER.unpack_from(self._chunk, position)
-                self._check_data_length(pdu_length)
-                position += 12
-                self._start_pdv(length, control, pdu_length - 4)
-            available = len(self._chunk) - position
-        control = self._control
-        left = self._pdv_left
-        if left > available:
-            if not available:
-                self._position = position
-                return None
-            end = position + available
-            self._pdv_left = left - available
-            fragment = Fragment(self._context_id, (control & 1) == 1, False, self._view[position:end])
-        else:
-            end = position + left
-            self._control = -1
-            fragment = Fragment(self._context_id, (control & 1) == 1, (control & 2) == 2, self._view[position:end])
-        self._position = end
-        return fragment
-
-    def _start_pdv(self, length: int, control: int, room: int) -> None:
-        """Enter a PDV: ``length`` counts the context ID, the control header and the fragment (PS3.8 Table 9-23)."""
-        if length < 2 or length > room:
-            raise InvalidPDU(
-                f"PDV length {length} in a P-DATA-TF PDU with {room} bytes left", AbortReason.INVALID_VALUE
-            )
-        self._pdu_left = room - length
-        self._pdv_left = length - 2
-        self._control = control
-        if 0 < self._pdu_left < 6:
-            raise InvalidPDU(f"{self._pdu_left} bytes after the last PDV of a P-DATA-TF PDU", AbortReason.INVALID_VALUE)
-
-    def _check_data_length(self, length: int) -> None:
-        if self.maximum_length and length > self.maximum_length + self.slack:
-            raise InvalidPDU(
-                f"P-DATA-TF PDU of {length} bytes, the maximum announced is {self.maximum_length}",
-                AbortReason.INVALID_VALUE,
-            )
-        if length < 6:
-            raise InvalidPDU(f"P-DATA-TF PDU of {length} bytes holds no PDV", AbortReason.INVALID_VALUE)
-
-    def _next_pdu(self, available: int) -> Fragment | ControlPDU | None:
-        """Start a PDU that is not a P-DATA-TF with its first PDV header at hand."""
         if not available:
             return None
-        position = self._position
         pdu_type = self._chunk[position]
         if not 1 <= pdu_type <= 7:
-            if not self._started:
-                name = _name_protocol(bytes(self._view[position : position + 4]))
+            if self._at_start and not position:
+                name = _name_protocol(self._chunk[:4])
                 raise ForeignProtocol(
                     f"first octet {pdu_type:#04x} is no PDU type ({name})", AbortReason.UNRECOGNIZED_PDU
                 )
             raise InvalidPDU(f"unrecognized PDU type {pdu_type:#04x}", AbortReason.UNRECOGNIZED_PDU)
-        self._started = True
         if available < 6:
             return None
         _, length = _PDU_HEADER.unpack_from(self._chunk, position)
         if pdu_type == _P_DATA_TF:
             self._check_data_length(length)
-            return None  # fewer than the 12 bytes of both headers have come
-        limit = _CONTROL_LENGTHS[pdu_type]
-        if limit is None:
-            limit = self.associate_pdu
-            if length > limit:
-                raise InvalidPDU(f"A-ASSOCIATE PDU of {length} bytes, the limit is {limit}", AbortReason.NOT_SPECIFIED)
-        elif length != limit:
-            raise InvalidPDU(f"PDU type {pdu_type:#04x} of {length} bytes instead of 4", AbortReason.INVALID_VALUE)
+            self._pdu_left = length
+        else:
+            self._check_control_length(pdu_type, length)
+            self._body = bytearray()
+            self._body_type = pdu_type
+            self._body_wanted = length
         self._position = position + 6
-        self._body = bytearray()
-        self._body_type = pdu_type
-        self._body_wanted = length
-        return self._next_control(available - 6)
+        self._in_pdu = True
+        return self.next()
 
-    def _next_control(self, available: int) -> ControlPDU | None:
+    def _check_data_length(self, length: int) -> None:
+        if length > self._longest:
+            raise InvalidPDU(
+                f"P-DATA-TF PDU of {length} bytes, the maximum announced is {self._maximum_length}",
+                AbortReason.INVALID_VALUE,
+            )
+        if length < 6:
+            raise InvalidPDU(f"P-DATA-TF PDU of {length} bytes holds no PDV", AbortReason.INVALID_VALUE)
+
+    def _check_control_length(self, pdu_type: int, length: int) -> None:
+        expected = _CONTROL_LENGTHS[pdu_type]
+        if expected is None:
+            if length > self._associate_pdu:
+                raise InvalidPDU(
+                    f"A-ASSOCIATE PDU of {length} bytes, the limit is {self._associate_pdu}", AbortReason.NOT_SPECIFIED
+                )
+        elif length != expected:
+            raise InvalidPDU(
+                f"PDU type {pdu_type:#04x} of {length} bytes instead of {expected}", AbortReason.INVALID_VALUE
+            )
+
+    def _next_fragment(self) -> Fragment | None:
+        """Go on inside a P-DATA-TF PDU."""
+        position = self._position
+        available = len(self._chunk) - position
+        control = self._control
+        if control < 0:
+            if available < 6:
+                return None
+            # The PDV length counts the context ID, the control header and the fragment (PS3.8 Table 9-23).
+            length, self._context_id, control = _PDV_HEADER.unpack_from(self._chunk, position)
+            room = self._pdu_left - 4
+            if not 2 <= length <= room:
+                raise InvalidPDU(
+                    f"PDV length {length} in a P-DATA-TF PDU with {room} bytes left", AbortReason.INVALID_VALUE
+                )
+            if 0 < room - length < 6:
+                raise InvalidPDU(
+                    f"{room - length} bytes after the last PDV of a P-DATA-TF PDU", AbortReason.INVALID_VALUE
+                )
+            self._pdu_left = room - length
+            self._pdv_left = length - 2
+            self._control = control
+            position += 6
+            available -= 6
+        left = self._pdv_left
+        if left <= available:
+            end = position + left
+            self._control = -1
+            self._in_pdu = self._pdu_left > 0
+            is_last = control & 2 == 2
+        elif available:
+            end = position + available
+            self._pdv_left = left - available
+            is_last = False
+        else:
+            self._position = position
+            return None
+        self._position = end
+        return Fragment(self._context_id, control & 1 == 1, is_last, self._view[position:end])
+
+    def _next_control(self) -> ControlPDU | None:
         body = self._body
         assert body is not None
-        take = min(available, self._body_wanted - len(body))
-        end = self._position + take
-        body += self._view[self._position : end]
+        position = self._position
+        end = min(len(self._chunk), position + self._body_wanted - len(body))
+        body += self._view[position:end]
         self._position = end
         if len(body) < self._body_wanted:
             return None
         self._body = None
+        self._in_pdu = False
         return ControlPDU(self._body_type, bytes(body))
 
 
 class Layout:
     """Lay out the P-DATA-TF PDUs of messages for a peer (PS3.8 9.3.5, Annex E), one PDV per PDU.
 
-    :param maximum_length: the variable field's maximum that the peer announced, in bytes; 0 is unlimited.
+    :param maximum_length: the variable field's maximum that the peer announced, in bytes: 0 (unlimited), or 8 and more,
+        as less cannot carry anything.
     """
 
     __slots__ = ("_per_buffer", "payload")
 
     def __init__(self, maximum_length: int) -> None:
-        limit = maximum_length or UNLIMITED_PDU
-        # "the fragment shall be of an even number of bytes" (PS3.8 Table 9-23); a PDV has 6 bytes of headers.
-        self.payload = max(2, (min(limit, SEND_SIZE - 6) - 6) & ~1)
-        self._per_buffer = max(1, SEND_SIZE // (self.payload + 12))
+        space = SEND_SIZE - COMMAND_SIZE
+        longest = min(6 + (maximum_length or UNLIMITED_PDU), space)
+        count = space // longest
+        # PDUs as long as the peer takes or, if that makes more of a buffer, one more of them. Each has 12 bytes of
+        # headers, and "the fragment shall be of an even number of bytes" (PS3.8 Table 9-23).
+        self.payload, self._per_buffer = max(
+            ((longest - 12) & ~1, count),
+            ((space // (count + 1) - 12) & ~1, count + 1),
+            key=lambda choice: choice[0] * choice[1],
+        )
 
     @property
     def buffer_payload(self) -> int:
-        """Payload bytes that one buffer of :meth:`buffers` holds at most."""
+        """Payload bytes that one buffer holds: :data:`SEND_SIZE` less the headers and :data:`COMMAND_SIZE`."""
         return self._per_buffer * self.payload
 
     def command(self, context_id: int, command: bytes) -> bytearray:
         """Return the PDUs of a command set."""
-        return self._fill(context_id, 1, command)
+        payload = self.payload
+        size = len(command)
+        out = bytearray()
+        for start in range(0, size, payload):
+            piece = command[start : start + payload]
+            control = 3 if start + payload >= size else 1
+            out += _DATA_HEADER.pack(_P_DATA_TF, len(piece) + 6, len(piece) + 2, context_id, control)
+            out += piece
+        return out
 
     def with_data_set(self, prefix: bytearray, context_id: int, data_set: bytes) -> bytearray:
         """Append a data set that fits into one PDU to the PDUs of its command set."""
@@ -280,19 +329,6 @@ class Layout:
         prefix += _DATA_HEADER.pack(_P_DATA_TF, size + 6, size + 2, context_id, 2)
         prefix += data_set
         return prefix
-
-    def _fill(self, context_id: int, control: int, payload: bytes | memoryview) -> bytearray:
-        size = len(payload)
-        if size <= self.payload:
-            return bytearray(_DATA_HEADER.pack(_P_DATA_TF, size + 6, size + 2, context_id, control | 2)) + payload
-        out = bytearray()
-        view = memoryview(payload)
-        for start in range(0, size, self.payload):
-            piece = view[start : start + self.payload]
-            last = 2 if start + self.payload >= size else 0
-            out += _DATA_HEADER.pack(_P_DATA_TF, len(piece) + 6, len(piece) + 2, context_id, control | last)
-            out += piece
-        return out
 
     def place(
         self, context_id: int, size: int, *, last: bool, prefix: bytes | bytearray = b""
@@ -302,7 +338,8 @@ class Layout:
         :param size: payload bytes, not more than :attr:`buffer_payload` and, unless ``last``, a multiple of
             :attr:`payload`.
         :param last: whether the data set ends with them.
-        :param prefix: bytes to put in front: the command's PDUs.
+        :param prefix: bytes to put in front: the command's PDUs. Only more than :data:`COMMAND_SIZE` of them make the
+            buffer longer than :data:`SEND_SIZE`.
         """
         payload = self.payload
         count = max(1, -(-size // payload))
@@ -316,7 +353,7 @@ class Layout:
             piece = payload if left > payload else left
             left -= piece
             control = 2 if last and not left else 0
-            pack_into(">BxIIBB", buffer, position, _P_DATA_TF, piece + 6, piece + 2, context_id, control)
+            _DATA_HEADER.pack_into(buffer, position, _P_DATA_TF, piece + 6, piece + 2, context_id, control)
             position += 12
             gaps.append(view[position : position + piece])
             position += piece
