@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -231,6 +232,14 @@ def _judge(head: bytes, size: int) -> tuple[FileHead | None, bool]:
     ), more
 
 
+def _size_of(fd: int, path: StrPath) -> int:
+    """Return the size of an open file; pipes, devices and sockets have none and hold no instance."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # reading a folder says what it is
+        raise DataSetError(f"not a DICOM file: {os.fspath(path)!r}")
+    return status.st_size
+
+
 def _read_at(fd: int, size: int, offset: int) -> bytes:
     """Read *size* bytes at *offset*, less only where the file ends."""
     parts = []
@@ -274,7 +283,7 @@ def read_file_head(path: StrPath) -> FileHead:
     """
     fd = os.open(path, _OPEN_READ)
     try:
-        return _head_of(fd, path, os.fstat(fd).st_size, _read_at(fd, _FIRST_READ, 0))
+        return _head_of(fd, path, _size_of(fd, path), _read_at(fd, _FIRST_READ, 0))
     finally:
         os.close(fd)
 
@@ -389,7 +398,7 @@ class FileSource:
         fd = os.open(path, _OPEN_READ)
         keep = False
         try:
-            size = os.fstat(fd).st_size
+            size = _size_of(fd, path)
             # A small file takes one system call, its head included.
             first = _read_at(fd, size if size <= SMALL + _FIRST_READ else _FIRST_READ, 0)
             if len(first) < size and len(first) != _FIRST_READ:

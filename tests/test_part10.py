@@ -195,6 +195,8 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 def test_a_folder_is_an_oserror(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         read_file_head(tmp_path)
+    with pytest.raises(IsADirectoryError):
+        FileSource.open(tmp_path)
 
 
 @given(data=st.binary(max_size=600), prefix=st.sampled_from([b"", bytes(128) + b"DICM", HEAD]))
