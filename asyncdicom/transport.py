@@ -234,6 +234,8 @@ class _AsyncioTransport(asyncio.Protocol, Transport):
             self._watcher()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, OSError):
+            self._salvage()
         self._eof = True
         if exc is not None and self.error is None:
             self.error = exc
@@ -243,6 +245,17 @@ class _AsyncioTransport(asyncio.Protocol, Transport):
         _wake(self._sender)
         _wake(self._closed)
         self._notify()
+
+    def _salvage(self) -> None:
+        """Take what the peer sent before it reset the connection, such as an A-ABORT while we were sending.
+
+        A write that fails makes asyncio close the socket without reading what has arrived; here it is still open.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            descriptor = self._transport.get_extra_info("socket").fileno()
+            while self._buffered <= _HIGH_WATER and (data := os.read(descriptor, RECEIVE_SIZE)):
+                self._chunks.append(data)
+                self._buffered += len(data)
 
     def pause_writing(self) -> None:
         self._writable = False
