@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct, error, pack, unpack_from
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 from pydicom.datadict import dictionary_VM, dictionary_VR
@@ -75,10 +75,14 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SHORT = {code: code.decode() for code in b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()}
 #: Text whose encoding Specific Character Set governs (PS3.5 6.1.2.2), and text always in the default repertoire.
 _CHARSET_VRS = frozenset(["LO", "LT", "PN", "SH", "ST", "UC", "UT"])
 _ASCII_VRS = frozenset(["AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"])
+_TEXT_VRS = _CHARSET_VRS | _ASCII_VRS
+_PLAIN = _TEXT_VRS | {"AT", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"}
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
+_SIZES = {vr: Struct("<" + code).size for vr, code in _NUMBERS.items()}
 #: Text in which a backslash is a character, not a delimiter (PS3.5 Table 6.2-1).
 SINGLE_VALUED_VRS = frozenset(["LT", "ST", "UT", "UR"])
 
@@ -159,10 +163,8 @@ def decode_text(raw: bytes, encodings: Sequence[str]) -> str:
 # Decoding
 
 
-class _Raw(NamedTuple):
-    tag: int
-    vr: str
-    value: bytes | list[list[_Raw]]
+#: Tag, VR, and the value as it is encoded, or the items of a sequence.
+_Raw: TypeAlias = "tuple[int, str, bytes | list[list[_Raw]]]"
 
 
 class _Layout(NamedTuple):
@@ -228,6 +230,10 @@ class _Reader:
         top = depth == 0
         limit = len(self._data) if end is None else end
         while position < limit:
+            if top and self._wanted is not None:
+                position = self._plain(layout, position, self._wanted, into)
+                if position >= limit:
+                    return position
             tag, vr, length, start = self._head(layout, position)
             if tag == _ITEM_END:
                 return start
@@ -236,6 +242,41 @@ class _Reader:
             position = self._value(layout, tag, vr, length, start, limit, depth, into)
         if end is None and not top:
             raise _Truncated
+        return position
+
+    def _plain(self, layout: _Layout, position: int, wanted: frozenset[int], into: list[_Raw]) -> int:
+        """Take plain elements that are wanted and jump over those that are not; return where one begins that is neither.
+
+        This is all that most instances need; :meth:`_value` knows the rest.
+        """
+        data, stop, end = self._data, self._stop, len(self._data)
+        unpack = layout.short.unpack_from if layout.explicit else layout.tagged.unpack_from
+        unpack_length = layout.long.unpack_from
+        try:
+            while position < end:
+                start = position + 8
+                if layout.explicit:
+                    group, number, code, length = unpack(data, position)
+                    vr = _SHORT.get(code)
+                    if vr is None:
+                        if code not in _LONG:
+                            return position
+                        (length,) = unpack_length(data, start)
+                        start += 4
+                    tag = group << 16 | number
+                else:
+                    group, number, length = unpack(data, position)
+                    tag = group << 16 | number
+                    vr = vr_of(tag) if tag in wanted else None
+                if tag >= stop or length == _UNDEFINED:
+                    return position
+                if tag in wanted:
+                    if vr not in _PLAIN or start + length > end:
+                        return position
+                    into.append((tag, vr, bytes(data[start : start + length])))
+                position = start + length
+        except error:  # less than a header is left
+            pass
         return position
 
     def _value(
@@ -262,11 +303,11 @@ class _Reader:
         if vr == "SQ":
             items: list[list[_Raw]] = []
             end = self._items(layout, start, None if length == _UNDEFINED else start + length, depth + 1, items)
-            into.append(_Raw(tag, vr, items))
+            into.append((tag, vr, items))
             return end
         if length == _UNDEFINED:  # encapsulated pixel data
             return self._behind(layout, start)
-        into.append(_Raw(tag, vr, bytes(self._data[start : start + length])))
+        into.append((tag, vr, bytes(self._data[start : start + length])))
         return start + length
 
     def _behind(self, layout: _Layout, position: int) -> int:
@@ -310,18 +351,22 @@ def tag_text(tag: int) -> str:
 def _number(tag: int, vr: str, raw: bytes, order: str) -> Value:
     if not raw:
         return ""
-    code = "HH" if vr == "AT" else _NUMBERS[vr]
-    size = 4 if vr == "AT" else Struct(order + code).size
+    size = 4 if vr == "AT" else _SIZES[vr]
     if len(raw) % size:
         raise DataSetError(f"{tag_text(tag)} has {len(raw)} bytes, which is no multiple of {size}")
-    numbers = list(unpack_from(f"{order}{len(raw) // size * len(code)}{code[0]}", raw))
     if vr == "AT":
-        numbers = [high << 16 | low for high, low in zip(numbers[::2], numbers[1::2], strict=True)]
+        halves = unpack_from(f"{order}{len(raw) // 2}H", raw)
+        numbers = [high << 16 | low for high, low in zip(halves[::2], halves[1::2], strict=True)]
+    else:
+        numbers = list(unpack_from(f"{order}{len(raw) // size}{_NUMBERS[vr]}", raw))
     return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _text(tag: int, vr: str, raw: bytes, encodings: Sequence[str]) -> str | list[str]:
-    text = (decode_text(raw, encodings) if vr in _CHARSET_VRS else raw.decode("latin-1")).rstrip(" \0")
+    if raw.isascii() and b"\x1b" not in raw:
+        text = raw.decode().rstrip(" \0")
+    else:
+        text = (decode_text(raw, encodings) if vr in _CHARSET_VRS else raw.decode("latin-1")).rstrip(" \0")
     if "\\" in text and vr not in SINGLE_VALUED_VRS and is_multiple(tag):
         return [part.rstrip(" \0") for part in text.split("\\")]
     return text
@@ -329,14 +374,14 @@ def _text(tag: int, vr: str, raw: bytes, encodings: Sequence[str]) -> str | list
 
 def _cook(raws: Sequence[_Raw], order: str, encodings: Sequence[str], *, strict: bool) -> Attributes:
     """Turn bytes into values, now that the character set is known."""
-    for raw in raws:
-        if raw.tag == SPECIFIC_CHARACTER_SET and isinstance(raw.value, bytes) and raw.value.strip(b" \0"):
-            encodings = encodings_of(raw.value.decode("latin-1").rstrip(" \0"))
+    for tag, _, value in raws:
+        if tag == SPECIFIC_CHARACTER_SET and isinstance(value, bytes) and value.strip(b" \0"):
+            encodings = encodings_of(value.decode("latin-1").rstrip(" \0"))
     found: Attributes = {}
     for tag, vr, value in raws:
         if not isinstance(value, bytes):
             found[tag] = Element(vr, [_cook(item, order, encodings, strict=strict) for item in value])
-        elif vr in _CHARSET_VRS or vr in _ASCII_VRS:
+        elif vr in _TEXT_VRS:
             found[tag] = Element(vr, _text(tag, vr, value, encodings))
         elif vr in _NUMBERS or vr == "AT":
             try:
@@ -409,7 +454,7 @@ def from_dataset(ds: Dataset) -> Attributes:
             found[tag] = Element(vr, [from_dataset(item) for item in value or ()])
         elif value is None or (isinstance(value, Sequence) and not value):
             found[tag] = Element(vr, "")
-        elif vr in _CHARSET_VRS or vr in _ASCII_VRS:
+        elif vr in _TEXT_VRS:
             several = not isinstance(value, str) and isinstance(value, Sequence)
             parts = [_dataset_text(part) for part in value] if several else [_dataset_text(value)]
             text = "\\".join(parts)

@@ -87,6 +87,8 @@ class IdentifierError(DataSetError):
 def normal_text(vr: str, text: str) -> str:
     """Return *text* without insignificant spaces, in normalization form C."""
     text = text.rstrip(" \0") if vr in SINGLE_VALUED_VRS else text.strip(" \0")
+    if "\0" in text:  # no character, and databases stop at it, or refuse it
+        text = text.replace("\0", "\ufffd")
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
@@ -101,7 +103,7 @@ def _normal_group(text: str) -> str:
 
 def name_groups(text: str) -> tuple[str, str, str]:
     """Return the alphabetic, ideographic and phonetic group of a name in the form in which they are compared."""
-    first, _, rest = text.partition("=")
+    first, _, rest = text.rstrip(" \0").replace("\0", "\ufffd").partition("=")
     second, _, third = rest.partition("=")
     return _normal_group(first), _normal_group(second), _normal_group(third)
 

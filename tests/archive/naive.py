@@ -187,6 +187,17 @@ def identities(ds: Dataset) -> list[tuple[str, ...]]:
     return [patient, study, series, (str(ds.SOPInstanceUID),)]
 
 
+class Corpus(list[Dataset]):
+    """The archived instances, in the order in which they came, and which belong together."""
+
+    def __init__(self, instances: Iterable[Dataset]) -> None:
+        super().__init__(instances)
+        self.entities: list[dict[tuple[str, ...], list[Dataset]]] = [{} for _ in LEVELS]
+        for ds in self:
+            for level, identity in enumerate(identities(ds)):
+                self.entities[level].setdefault(identity, []).append(ds)
+
+
 def value_for(instances: Iterable[Dataset], keyword: str) -> DataElement | None:
     """Return an entity's attribute: that of the first of its instances that has one."""
     for ds in instances:
@@ -206,24 +217,21 @@ COUNTS = {
 }
 
 
-def find(archive: Sequence[Dataset], query: Dataset, level_of: dict[str, str]) -> list[tuple[str, ...]]:
+def find(archive: Corpus, query: Dataset, level_of: dict[str, str]) -> list[tuple[str, ...]]:
     """Return the identities of the entities of the query's level that match all its keys.
 
     :param level_of: keyword -> the level whose attribute it is.
     """
     level = LEVELS.index(query.QueryRetrieveLevel)
-    entities: dict[tuple[str, ...], list[Dataset]] = {}
-    for ds in archive:
-        entities.setdefault(identities(ds)[level], []).append(ds)
     found = []
-    for identity, instances in entities.items():
+    for identity, instances in archive.entities[level].items():
         if all(entity_matches(key, archive, instances, level, level_of) for key in query):
             found.append(identity)
     return found
 
 
 def entity_matches(
-    key: DataElement, archive: Sequence[Dataset], instances: list[Dataset], level: int, level_of: dict[str, str]
+    key: DataElement, archive: Corpus, instances: list[Dataset], level: int, level_of: dict[str, str]
 ) -> bool:
     keyword = key.keyword
     if keyword == "QueryRetrieveLevel":
@@ -233,7 +241,7 @@ def entity_matches(
         return is_universal(key) or str(number) in texts(key)
     if keyword in ("ModalitiesInStudy", "SOPClassesInStudy"):
         of = identities(instances[0])[1]
-        study = [ds for ds in archive if identities(ds)[1] == of]
+        study = archive.entities[1][of]
         attribute = {"ModalitiesInStudy": "Modality", "SOPClassesInStudy": "SOPClassUID"}[keyword]
         one_of = DataElement(attribute, dictionary_VR(attribute), key.value)
         return is_universal(key) or any(matches(one_of, value_for([ds], attribute)) for ds in study)
@@ -242,7 +250,7 @@ def entity_matches(
     own = LEVELS.index(level_of[keyword])
     if own <= level:  # the attribute of this entity, or of the one it belongs to
         of = identities(instances[0])[own]
-        return matches(key, value_for([ds for ds in archive if identities(ds)[own] == of], keyword))
+        return matches(key, value_for(archive.entities[own][of], keyword))
     below: dict[tuple[str, ...], list[Dataset]] = {}
     for ds in instances:
         below.setdefault(identities(ds)[own], []).append(ds)
