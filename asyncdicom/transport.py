@@ -824,10 +824,15 @@ async def _connect(host: str, port: int) -> Transport:
     if host.startswith("/"):
         _, protocol = await loop.create_unix_connection(_AsyncioTransport, host)
     else:
-        # uvloop tries the addresses of a name one after the other.
-        eyeballs: dict[str, Any] = {} if type(loop).__module__.startswith("uvloop") else {"happy_eyeballs_delay": 0.25}
+        # An address needs no race between addresses, and uvloop tries those of a name one after the other.
+        races = not _is_address(host) and not type(loop).__module__.startswith("uvloop")
+        eyeballs: dict[str, Any] = {"happy_eyeballs_delay": 0.25} if races else {}
         _, protocol = await loop.create_connection(_AsyncioTransport, host, port, **eyeballs)
     return protocol
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
 
 
 async def wrap_socket(sock: socket.socket) -> Transport:
