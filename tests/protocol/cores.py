@@ -16,6 +16,7 @@ __all__ = [
     "associated",
     "data_tf",
     "events",
+    "messages",
     "outgoing",
     "pair",
     "pdu_bytes",
