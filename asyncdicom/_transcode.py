@@ -35,7 +35,8 @@ from ._elements import (
     tag_text,
     walk,
 )
-from ._part10 import BytesSource, FileSource, Source, StrPath
+from ._files import BytesSource, FileSource, Source
+from ._part10 import StrPath
 from .exceptions import DataSetError
 
 __all__ = ["convert", "without_bulk_data"]

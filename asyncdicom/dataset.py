@@ -37,18 +37,8 @@ from ._elements import (
     scan_head,
     tag_text,
 )
-from ._part10 import (
-    BytesSource,
-    FileHead,
-    FileSink,
-    FileSource,
-    Source,
-    StreamSource,
-    is_temporary,
-    part10_head,
-    read_file_head,
-    save,
-)
+from ._files import BytesSource, FileSink, FileSource, Source, StreamSource, is_temporary, save
+from ._part10 import FileHead, part10_head, read_file_head
 from ._quiet import quiet
 from ._transcode import convert, without_bulk_data
 from .exceptions import DataSetError
