@@ -21,7 +21,7 @@ from asyncdicom._quiet import quiet
 
 from ..conftest import TEST_FILES
 
-__all__ = ["Archive", "Sample", "data_set_of", "sample", "samples", "storage_contexts", "study"]
+__all__ = ["Archive", "Sample", "association_profile", "data_set_of", "sample", "samples", "storage_contexts", "study"]
 
 #: Levels of the Study Root and Patient Root models, with their unique keys.
 _UNIQUE = {
@@ -106,6 +106,20 @@ def storage_contexts(items: Iterable[Sample]) -> list[str | PresentationContext]
         PresentationContext(abstract_syntax=uid, transfer_syntaxes=(syntax,), scu_role=True, scp_role=True)
         for uid, syntax in pairs
     ]
+
+
+def association_profile(items: Iterable[Sample]) -> str:
+    """Return a DCMTK association profile "Any" that accepts exactly the classes and transfer syntaxes of some instances."""
+    items = list(items)
+    classes = dict.fromkeys(item.sop_class_uid for item in items)
+    syntaxes = dict.fromkeys(item.transfer_syntax_uid for item in items)
+    lines = ["[[TransferSyntaxes]]", "[Theirs]"]
+    lines += [f"TransferSyntax{number} = {uid}" for number, uid in enumerate(syntaxes, 1)]
+    lines += ["[[PresentationContexts]]", "[Theirs]", f"PresentationContext1 = {sop.VERIFICATION}\\Default"]
+    lines[1:1] = ["[Default]", f"TransferSyntax1 = {sop.IMPLICIT_VR_LITTLE_ENDIAN}"]
+    lines += [f"PresentationContext{number} = {uid}\\Theirs" for number, uid in enumerate(classes, 2)]
+    lines += ["[[Profiles]]", "[Any]", "PresentationContexts = Theirs"]
+    return "\n".join(lines)
 
 
 def data_set_of(path: Path) -> bytes:

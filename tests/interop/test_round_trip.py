@@ -9,7 +9,7 @@ import pytest
 import asyncdicom
 from asyncdicom import PresentationContext, Server, sop
 
-from .material import Archive, Sample, data_set_of, samples, storage_contexts
+from .material import Archive, Sample, association_profile, data_set_of, samples, storage_contexts
 from .peers import DcmtkServer, requires_dcmtk, start_dcmtk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.interop]
@@ -26,19 +26,6 @@ def rounds() -> list[list[Sample]]:
         else:
             made.append({item.sop_instance_uid: item})
     return [list(found.values()) for found in made]
-
-
-def association_profile(items: list[Sample]) -> str:
-    """Return a DCMTK association profile "Any" that accepts exactly the classes and transfer syntaxes of some instances."""
-    classes = dict.fromkeys(item.sop_class_uid for item in items)
-    syntaxes = dict.fromkeys(item.transfer_syntax_uid for item in items)
-    lines = ["[[TransferSyntaxes]]", "[Theirs]"]
-    lines += [f"TransferSyntax{number} = {uid}" for number, uid in enumerate(syntaxes, 1)]
-    lines += ["[[PresentationContexts]]", "[Theirs]", f"PresentationContext1 = {sop.VERIFICATION}\\Default"]
-    lines[1:1] = ["[Default]", f"TransferSyntax1 = {sop.IMPLICIT_VR_LITTLE_ENDIAN}"]
-    lines += [f"PresentationContext{number} = {uid}\\Theirs" for number, uid in enumerate(classes, 2)]
-    lines += ["[[Profiles]]", "[Any]", "PresentationContexts = Theirs"]
-    return "\n".join(lines)
 
 
 def test_the_material_covers_what_it_should() -> None:
