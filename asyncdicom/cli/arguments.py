@@ -1,0 +1,254 @@
+"""What the commands' parsers share: options, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .. import Address, Limits, Timeouts
+
+__all__ = [
+    "Parser",
+    "add_client_options",
+    "add_query_options",
+    "add_server_options",
+    "add_verbosity",
+    "address",
+    "ae_title",
+    "client_ssl",
+    "client_timeouts",
+    "close_match",
+    "count",
+    "seconds",
+    "server_limits",
+    "server_ssl",
+    "server_timeouts",
+]
+
+#: The default address of a server.
+LISTEN = "ASYNCDICOM@127.0.0.1:11112"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line on stderr."""
+
+    def __init__(self, prog: str, description: str, epilog: str | None = None, usage: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        from .screen import clean
+
+        self.exit(2, f"{self.prog}: {clean(message)} (see {self.prog} --help)\n")
+
+
+def close_match(word: str, known: Iterable[str]) -> str:
+    """Return ``", did you mean ...?"`` for a word that nobody knows, or nothing."""
+    from difflib import get_close_matches
+
+    by_lower = {name.lower(): name for name in known}
+    found = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[found[0]]}?" if found else ""
+
+
+# Types of values. An ArgumentTypeError's text is shown as it is, a ValueError's is not.
+
+
+def address(text: str) -> Address:
+    """Read ``AET@HOST:PORT``."""
+    from .. import Address
+
+    try:
+        return Address.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def ae_title(text: str) -> str:
+    """Read an AE title."""
+    from .. import Address
+
+    try:
+        return Address(text, "localhost").ae_title
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def count(text: str) -> int:
+    """Read a number of things, at least one."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Read a time in seconds, more than none."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return number
+
+
+# Options.
+
+
+def add_verbosity(parser: Parser) -> None:
+    """Add ``-v``."""
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="log what happens; twice: every PDU and message too"
+    )
+
+
+def add_client_options(parser: Parser) -> None:
+    """Add what every client command takes."""
+    group = parser.add_argument_group("the association")
+    group.add_argument("--calling", type=ae_title, metavar="AET", default="ASYNCDICOM", help="our AE title")
+    group.add_argument("--timeout", type=seconds, metavar="S", help="seconds to wait for a connection or an answer")
+    group.add_argument("--tls", action="store_true", help="use TLS; the three options that follow imply it")
+    group.add_argument("--tls-ca", metavar="FILE", help="certificates to verify the peer with, instead of the system's")
+    group.add_argument("--tls-cert", metavar="FILE", help="our certificate, if the peer asks for one")
+    group.add_argument("--tls-key", metavar="FILE", help="its key, if that is not in the same file")
+    add_verbosity(parser)
+
+
+def add_query_options(parser: Parser) -> None:
+    """Add what says which entities are meant."""
+    parser.add_argument(
+        "-k",
+        "--key",
+        dest="keys",
+        action="append",
+        default=[],
+        metavar="KEY[=VALUE]",
+        help="a key: a keyword or a tag, nested as in SequenceKeyword[0].Keyword",
+    )
+    parser.add_argument("--level", metavar="L", help="patient, study, series or image")
+    parser.add_argument(
+        "--model", choices=("study", "patient", "patient-study"), help="the information model's root (default: study)"
+    )
+
+
+def add_server_options(parser: Parser) -> None:
+    """Add what every server takes."""
+    group = parser.add_argument_group("the server")
+    group.add_argument(
+        "--listen",
+        type=address,
+        metavar="AET@HOST:PORT",
+        default=LISTEN,
+        help=f"our AE title and where to listen; port 0 picks one (default: {LISTEN})",
+    )
+    group.add_argument("--max-associations", type=count, metavar="N", default=1000, help="at once (default: 1000)")
+    group.add_argument("--artim-timeout", type=seconds, metavar="S", help="for a peer to associate (default: 30)")
+    group.add_argument("--network-timeout", type=seconds, metavar="S", help="inside of a message (default: 60)")
+    group.add_argument("--dimse-timeout", type=seconds, metavar="S", help="for an answer (default: 60)")
+    group.add_argument("--tls-cert", metavar="FILE", help="our certificate: serve TLS only")
+    group.add_argument("--tls-key", metavar="FILE", help="its key, if that is not in the same file")
+    group.add_argument("--tls-ca", metavar="FILE", help="demand certificates of peers, and verify them with these")
+    group.add_argument(
+        "--loop", choices=("asyncio", "uvloop", "trio"), help="the event loop (default: uvloop if it is installed)"
+    )
+    add_verbosity(parser)
+
+
+# What options make.
+
+
+def client_timeouts(options: argparse.Namespace) -> Timeouts:
+    """Make the deadlines of a client."""
+    from .. import Timeouts
+
+    limit: float | None = options.timeout
+    if limit is None:
+        return Timeouts()
+    return Timeouts(connect=limit, tls=limit, associate=limit, response=limit)
+
+
+def server_timeouts(options: argparse.Namespace) -> Timeouts:
+    """Make the deadlines of a server."""
+    from .. import Timeouts
+
+    given: dict[str, float] = {}
+    for value, names in (
+        (options.artim_timeout, ("associate", "tls")),
+        (options.network_timeout, ("message", "write")),
+        (options.dimse_timeout, ("response", "retrieve")),
+    ):
+        if value is not None:
+            given.update(dict.fromkeys(names, value))
+    return Timeouts(**given)
+
+
+def server_limits(options: argparse.Namespace) -> Limits:
+    """Make the bounds of a server."""
+    from .. import Limits
+
+    return Limits(associations=options.max_associations)
+
+
+def client_ssl(options: argparse.Namespace) -> ssl.SSLContext | None:
+    """Make the TLS context of a client, or ``None``."""
+    if not (options.tls or options.tls_ca or options.tls_cert or options.tls_key):
+        return None
+    import ssl
+
+    return _tls(options, ssl.Purpose.SERVER_AUTH)
+
+
+def server_ssl(options: argparse.Namespace) -> ssl.SSLContext | None:
+    """Make the TLS context of a server, or ``None``."""
+    if not (options.tls_ca or options.tls_cert or options.tls_key):
+        return None
+    import ssl
+
+    from .outcome import CommandError, Exit
+
+    if not options.tls_cert:
+        raise CommandError("a server needs --tls-cert for TLS", Exit.USAGE)
+    context = _tls(options, ssl.Purpose.CLIENT_AUTH)
+    if options.tls_ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _tls(options: argparse.Namespace, purpose: ssl.Purpose) -> ssl.SSLContext:
+    import ssl
+
+    from .outcome import CommandError, Exit
+
+    if options.tls_key and not options.tls_cert:
+        raise CommandError("--tls-key is the key of a --tls-cert", Exit.USAGE)
+    for name in (options.tls_ca, options.tls_cert, options.tls_key):
+        if name is not None and not os.access(name, os.R_OK):
+            raise CommandError(f"cannot read {name}", Exit.USAGE)
+    try:
+        context = ssl.create_default_context(purpose, cafile=options.tls_ca)
+        if options.tls_cert:
+            # A passphrase would be asked for on the terminal, in the middle of nowhere.
+            context.load_cert_chain(options.tls_cert, options.tls_key, password=_no_passphrase)
+    except (ssl.SSLError, OSError, ValueError) as exc:
+        names = ", ".join(name for name in (options.tls_ca, options.tls_cert, options.tls_key) if name)
+        raise CommandError(f"no usable certificates or key in {names}: {exc}", Exit.USAGE) from exc
+    return context
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key is protected by a passphrase")

@@ -1,0 +1,56 @@
+"""How the client commands associate."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from .. import Association, PresentationContext, connect
+from ..exceptions import (
+    DataSetError,
+    DicomNetworkError,
+    LocalProtocolError,
+    NoPresentationContext,
+    StatusError,
+)
+from .arguments import client_ssl, client_timeouts
+from .outcome import CommandError, Exit
+
+__all__ = ["associate", "connection_options"]
+
+
+def connection_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of ``connect`` that the command line says; made once, for certificates are read."""
+    return {"calling": options.calling, "ssl": client_ssl(options), "timeouts": client_timeouts(options)}
+
+
+@asynccontextmanager
+async def associate(
+    options: argparse.Namespace, contexts: Iterable[str | PresentationContext], **arguments: Any
+) -> AsyncIterator[Association]:
+    """Associate with the peer that the command line names.
+
+    :raises CommandError: there is no association; its exit status says so.
+    """
+    try:
+        connection = connect(options.address, contexts=contexts, **arguments)
+        association = await connection.__aenter__()
+    except LocalProtocolError as exc:
+        raise CommandError(str(exc), Exit.USAGE) from exc
+    except DicomNetworkError as exc:
+        text = str(exc)
+        where = "" if options.address.host in text else f"{options.address}: "
+        raise CommandError(f"{where}{text}", Exit.NO_ASSOCIATION) from exc
+    try:
+        yield association
+    except (CommandError, DataSetError, NoPresentationContext, StatusError):
+        # The operation failed, the association did not: end it as it should be.
+        await connection.__aexit__(None, None, None)
+        raise
+    except BaseException:
+        await connection.__aexit__(*sys.exc_info())
+        raise
+    await connection.__aexit__(None, None, None)

@@ -1,0 +1,144 @@
+"""How a command ends: its exit status, and the one line that says what went wrong."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from .screen import Screen, clean
+
+if TYPE_CHECKING:
+    import argparse
+
+    from .arguments import Parser
+
+__all__ = ["Command", "CommandError", "Exit", "run"]
+
+
+class Exit(enum.IntEnum):
+    """The exit statuses of the program."""
+
+    DONE = 0
+    FAILED = 1  # a DIMSE failure, or anything is missing
+    USAGE = 2
+    NO_ASSOCIATION = 3  # refused, rejected, timed out
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class CommandError(Exception):
+    """Ends a command with a line and an exit status."""
+
+    def __init__(self, message: str, status: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Command(Protocol):
+    """The module of a command."""
+
+    def add_arguments(self, parser: Parser) -> None:
+        """Describe the arguments."""
+
+    def run(self, options: argparse.Namespace, screen: Screen) -> int:
+        """Do it, and return the exit status."""
+
+
+def run(name: str, command: Command, words: Sequence[str]) -> int:
+    """Parse the arguments of a command, run it, and return its exit status, whatever happens."""
+    from .arguments import Parser
+
+    description, _, rest = (command.__doc__ or "").partition("\n\n")
+    parser = Parser(prog=f"asyncdicom {name}", description=description.replace("``", ""), epilog=rest.strip())
+    command.add_arguments(parser)
+    options = parser.parse_args(words)
+    screen = Screen(parser.prog)
+    _start_logging(parser.prog, options.verbose)
+    try:
+        return _run(command, options, screen)
+    finally:
+        screen.close()
+
+
+def _run(command: Command, options: argparse.Namespace, screen: Screen) -> int:
+    from ..exceptions import DicomNetworkError
+
+    try:
+        return command.run(options, screen)
+    except CommandError as exc:
+        screen.error(str(exc))
+        return exc.status
+    except DicomNetworkError as exc:
+        # After the association was made: what remained to be done is missing.
+        screen.error(str(exc))
+        return Exit.FAILED
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        return Exit.DONE  # whoever reads our output has seen enough
+    except OSError as exc:
+        screen.error(_os_error(exc))
+        return Exit.FAILED
+    except Exception as exc:
+        if options.verbose:
+            raise
+        screen.error(f"unexpected {type(exc).__name__}: {exc} (-v shows where)")
+        return Exit.FAILED
+
+
+def _os_error(exc: OSError) -> str:
+    text = (exc.strerror or str(exc)).lower()
+    return f"{exc.filename}: {text}" if exc.filename else text
+
+
+class _OneLine(logging.Formatter):
+    """Format a record as one line without control characters; tracebacks only when they are asked for."""
+
+    def __init__(self, prog: str, verbose: int) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._prog = prog
+        self._verbose = verbose
+
+    def format(self, record: logging.LogRecord) -> str:
+        if self._verbose:
+            text = clean(self._fmt_message(record))
+            if record.exc_info:
+                text += "\n" + self.formatException(record.exc_info)
+            return text
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]} (-v shows where)"
+        return f"{self._prog}: {record.levelname.lower()}: {clean(text)}"
+
+    def _fmt_message(self, record: logging.LogRecord) -> str:
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record)
+        return self.formatMessage(record)
+
+
+class _Stderr(logging.Handler):
+    """Write to what is standard error now: while a progress bar is drawn it is not what it was at the start."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
+def _start_logging(prog: str, verbose: int) -> None:
+    handler = _Stderr()
+    handler.setFormatter(_OneLine(prog, verbose))
+    logger = logging.getLogger("asyncdicom")
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+    if not sys.warnoptions:
+        import warnings
+
+        # What pydicom has to say about the data of others helps nobody here.
+        warnings.simplefilter("ignore" if not verbose else "once")

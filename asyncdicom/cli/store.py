@@ -1,0 +1,271 @@
+"""Send DICOM files, and those in folders, by C-STORE.
+
+What is proposed follows from the files: each SOP class with each transfer syntax that occurs. Files are sent as they are;
+an uncompressed one is converted if the peer takes its class in another uncompressed transfer syntax only. A file that is
+named and is not DICOM is an error, and nothing is sent; inside of a folder it is skipped. A file that cannot be sent does
+not keep the others from being sent.
+
+examples:
+  asyncdicom store ARCHIVE@pacs.example:104 slice.dcm
+  asyncdicom store ARCHIVE@pacs.example:104 study/ more/ --associations 4
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from .arguments import Parser, add_client_options, address, count
+from .outcome import CommandError, Exit
+from .screen import Bar, Screen, amount, counted, size, span
+
+if TYPE_CHECKING:
+    from .. import Association, PresentationContext
+    from .ahead import Item, ReadAhead
+    from .interrupt import Interrupt
+    from .scan import Found, Scan
+
+__all__ = ["add_arguments", "run"]
+
+#: An association that is lost is made again, unless it was lost so often in a row without an answer to anything.
+_MOST_LOSSES = 3
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("address", type=address, metavar="AET@HOST:PORT", help="the peer")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder with all that is below it")
+    parser.add_argument("--associations", type=count, metavar="N", default=1, help="send over so many at once")
+    parser.add_argument(
+        "--window", type=count, metavar="N", default=1, help="instances under way at once on each, if the peer agrees"
+    )
+    add_client_options(parser)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has become of the files."""
+
+    total: int
+    answered: int = 0
+    sent: int = 0
+    warnings: int = 0
+    bytes_sent: int = 0
+    failed: list[str] = field(default_factory=list)
+    started: float = 0.0
+
+
+def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Do it, and return the exit status."""
+    from .associate import connection_options
+    from .interrupt import run_client
+    from .scan import Scan, group
+
+    arguments = connection_options(options)
+    scan = Scan()
+    tally = _Tally(0)
+
+    async def store(interrupt: Interrupt) -> int:
+        with screen.bar("looking for DICOM files") as bar:
+            await scan.run(options.paths, bar)
+        for path, reason in scan.unreadable:
+            screen.error(f"{path}: {reason}")
+        tally.total = len(scan.files)
+        tally.started = perf_counter()
+        with screen.bar("sending", sum(file.size for file in scan.files) or None, of_bytes=True) as bar:
+            for contexts, files in group(scan.files):
+                sender = _Sender(options, screen, interrupt, tally, bar)
+                try:
+                    await sender.send(contexts, files, arguments)
+                except CommandError as exc:
+                    if not tally.answered:
+                        raise
+                    screen.error(str(exc))
+                if interrupt.signal is not None:
+                    break
+        return Exit.DONE if tally.sent == tally.total and not scan.unreadable else Exit.FAILED
+
+    try:
+        return run_client(store)
+    finally:
+        if tally.started:
+            screen.line(_summary(tally, scan))
+
+
+def _summary(tally: _Tally, scan: Scan) -> str:
+    seconds = max(perf_counter() - tally.started, 1e-6)
+    text = "nothing to send"
+    if tally.total:
+        of = "" if tally.sent == tally.total else f" of {amount(tally.total)}"
+        text = f"sent {amount(tally.sent)}{of} {'instance' if tally.total == 1 else 'instances'}"
+        rate = f"{size(tally.bytes_sent / seconds)}/s, {amount(round(tally.sent / seconds))}/s"
+        text += f", {size(tally.bytes_sent)} in {span(seconds)} ({rate})"
+    parts = [text]
+    if tally.failed:
+        parts.append(f"{amount(len(tally.failed))} failed")
+    missing = tally.total - tally.sent - len(tally.failed)
+    if missing:
+        parts.append(f"{amount(missing)} not sent")
+    if tally.warnings:
+        parts.append(counted(tally.warnings, "warning"))
+    if scan.unreadable:
+        parts.append(f"{amount(len(scan.unreadable))} unreadable")
+    if scan.skipped:
+        parts.append(f"{counted(len(scan.skipped), 'other file')} skipped")
+    return "; ".join(parts)
+
+
+class _Sender:
+    """Sends the files that share an association's presentation contexts."""
+
+    def __init__(
+        self, options: argparse.Namespace, screen: Screen, interrupt: Interrupt, tally: _Tally, bar: Bar
+    ) -> None:
+        self._options = options
+        self._screen = screen
+        self._interrupt = interrupt
+        self._tally = tally
+        self._bar = bar
+        self._progress = 0
+        self._refused: CommandError | None = None
+        self._associated = False
+
+    async def send(self, contexts: list[PresentationContext], files: list[Found], arguments: dict[str, object]) -> None:
+        """Send the files over as many associations as there shall be.
+
+        :raises CommandError: not one association could be made.
+        """
+        import anyio
+
+        from .ahead import ReadAhead
+
+        self._progress = self._tally.bytes_sent
+        ahead = ReadAhead(files, self._advance)
+        failed: Exception | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ahead.run)
+
+                async def work() -> None:
+                    nonlocal failed
+                    try:
+                        await self._work(ahead, contexts, arguments)
+                    except Exception as exc:
+                        # Outside, the task group would wrap it.
+                        failed = failed or exc
+                        tasks.cancel_scope.cancel()
+
+                async with anyio.create_task_group() as workers:
+                    for _ in range(min(self._options.associations, len(files))):
+                        workers.start_soon(work)
+                tasks.cancel_scope.cancel()
+        finally:
+            ahead.close()
+        if failed is not None:
+            raise failed
+        if self._refused is not None and not self._associated:
+            raise self._refused
+
+    def _advance(self, count: int) -> None:
+        self._progress += count
+        self._bar.update(self._progress)
+
+    async def _work(self, ahead: ReadAhead, contexts: list[PresentationContext], arguments: dict[str, object]) -> None:
+        """Send over one association after the other, until there are no more files."""
+        from .associate import associate
+
+        window = self._options.window
+        losses = 0
+        while losses < _MOST_LOSSES:
+            before = self._tally.answered
+            try:
+                async with associate(self._options, contexts, async_operations=(window, 1), **arguments) as association:
+                    self._associated = True
+                    with self._interrupt.gently():
+                        lost = await self._fill(association, ahead, window)
+            except CommandError as exc:
+                if exc.status == Exit.NO_ASSOCIATION:
+                    self._refused = exc
+                    if self._associated:
+                        self._screen.error(str(exc))
+                    return
+                raise
+            if not lost or self._interrupt.signal is not None:
+                return
+            losses = 0 if self._tally.answered > before else losses + 1
+
+    async def _fill(self, association: Association, ahead: ReadAhead, window: int) -> bool:
+        """Keep the association's window full; return whether the association was lost."""
+        import anyio
+
+        lost = False
+
+        async def one_after_the_other() -> None:
+            nonlocal lost
+            while not lost and (item := await ahead.next()) is not None:
+                lost = not await self._send(association, item) or lost
+
+        slots = min(window, association.async_operations[0] or window)
+        if slots == 1:
+            await one_after_the_other()
+            return lost
+        async with anyio.create_task_group() as tasks:
+            for _ in range(slots):
+                tasks.start_soon(one_after_the_other)
+        return lost
+
+    async def _send(self, association: Association, item: Item) -> bool:
+        """Send one file; return whether the association is still there."""
+        from ..exceptions import AssociationError, DicomNetworkError, NoPresentationContext
+
+        if isinstance(item.instance, Exception):
+            self._fail(item, _words(item.instance))
+            return True
+        try:
+            response = await association.store(item.instance, check=False)
+        except NoPresentationContext as exc:
+            self._fail(item, str(exc))
+        except (AssociationError, DicomNetworkError) as exc:
+            self._fail(item, _words(exc))
+            return not _is_lost(exc)
+        except OSError as exc:
+            self._fail(item, _words(exc))
+        else:
+            self._tally.answered += 1
+            status = response.status
+            text = f"status {status:#06x} ({status.meaning})"
+            if response.error_comment:
+                text += f": {response.error_comment}"
+            if status.is_success or status.is_warning:
+                self._tally.sent += 1
+                self._tally.bytes_sent += item.file.size
+                if status.is_warning:
+                    self._tally.warnings += 1
+                    self._screen.error(f"{item.file.path}: warning: {text}")
+            else:
+                self._fail(item, text)
+        if item.instance.in_memory:
+            self._advance(item.file.size)
+        return True
+
+    def _fail(self, item: Item, why: str) -> None:
+        self._tally.failed.append(item.file.path)
+        self._screen.error(f"{item.file.path}: {why}")
+
+
+def _words(exc: Exception) -> str:
+    from ..exceptions import DataSetError
+
+    if isinstance(exc, DataSetError):
+        return "not a DICOM file any more" if str(exc).startswith("not a DICOM file") else str(exc)
+    if isinstance(exc, OSError):
+        return (exc.strerror or str(exc)).lower()
+    return str(exc)
+
+
+def _is_lost(exc: Exception) -> bool:
+    from ..exceptions import AssociationError, OperationTimeout, RemoteProtocolError
+
+    return isinstance(exc, AssociationError | OperationTimeout | RemoteProtocolError)
