@@ -193,6 +193,8 @@ class StoreRequest(ReceivedData, Request):
 class _DataRequest(Request):
     """A request whose data set was collected before it is handed out."""
 
+    _limits = _dataset.DataSetLimits()
+
     def __init__(
         self, association: Association, context: AcceptedContext, message: Message, data: bytes | None
     ) -> None:
@@ -207,7 +209,7 @@ class _DataRequest(Request):
 
     def _decode(self) -> Dataset:
         if self._decoded is None:
-            self._decoded = _dataset.decode_data_set(self._bytes(), self.transfer_syntax_uid)
+            self._decoded = _dataset.decode_data_set(self._bytes(), self.transfer_syntax_uid, limits=self._limits)
         return self._decoded
 
 
@@ -215,6 +217,8 @@ class QueryRequest(_DataRequest):
     """A request with an identifier: C-FIND, C-GET or C-MOVE."""
 
     message: CFindRQ | CGetRQ | CMoveRQ
+    # It is decoded in the event loop's thread, so it may not be large.
+    _limits = _dataset.DataSetLimits(nesting=16, elements=20_000, inflated=16 << 20)
 
     @property
     def identifier_bytes(self) -> bytes:
