@@ -27,7 +27,7 @@ from . import dataset as _dataset
 from .connection import Box, IncomingDataSet, Oversized, current_task
 from .exceptions import DataSetError, LocalProtocolError, RemoteProtocolError, StatusError
 from .instances import ReceivedInstance
-from .protocol.commands import CStoreRQ, Message
+from .protocol.commands import CFindRSP, CStoreRQ, Message
 from .protocol.negotiation import AcceptedContext
 from .status import CANCEL, INVALID_OBJECT_INSTANCE, OUT_OF_RESOURCES, SUCCESS, Status
 
@@ -72,9 +72,11 @@ class Response:
     :ivar data_set_bytes: its data set as it came, or ``None``.
     """
 
-    __slots__ = ("_context", "_decoded", "data_set_bytes", "message", "message_id", "status")
+    __slots__ = ("_context", "_decoded", "_raw", "data_set_bytes", "message", "message_id", "status")
 
     def __init__(self, message: Message, context: AcceptedContext, data: bytes | None) -> None:
+        # Matches come by the thousand, and few of their values are ever looked at.
+        self._raw = type(message) is CFindRSP
         self.message = message
         self.message_id = int(getattr(message, "message_id_being_responded_to"))  # noqa: B009
         self.status = Status(getattr(message, "status"))  # noqa: B009
@@ -96,7 +98,7 @@ class Response:
         if self._decoded is None and self.data_set_bytes is not None:
             if isinstance(self.data_set_bytes, Oversized):
                 raise DataSetError("the data set of the response is longer than Limits.identifier")
-            self._decoded = _dataset.decode_data_set(self.data_set_bytes, self.transfer_syntax_uid)
+            self._decoded = _dataset.decode_data_set(self.data_set_bytes, self.transfer_syntax_uid, raw=self._raw)
         return self._decoded
 
     @property
