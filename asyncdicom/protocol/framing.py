@@ -186,6 +186,7 @@ class Framer:
         position = self._position
         available = len(self._chunk) - position
         if not available:
+            self.receive_data(b"")  # lets go of the chunk: an idle association holds no memory
             return None
         pdu_type = self._chunk[position]
         if not 1 <= pdu_type <= 7:

@@ -441,6 +441,16 @@ def test_only_what_is_left_of_a_header_is_carried_over_to_the_next_chunk(size: i
     assert len(fragment.data.obj) == size + len(second)
 
 
+def test_a_chunk_that_was_read_is_let_go() -> None:
+    framer = Framer()
+    tracemalloc.start()
+    feed_all(framer, [data_tf(pdv(bytes(RECEIVE_SIZE - 12), last=True))])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 16_384
+    assert not framer.mid_pdu
+
+
 def test_a_million_tiny_pdus_cost_one_step_each() -> None:
     count = 1_000_000
     stream = data_tf(pdv(b"ab")) * count
