@@ -384,7 +384,7 @@ def test_no_length_that_a_peer_announces_is_allocated(start: bytes) -> None:
     finally:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert peak < 16_384
+    assert peak < 65_536
 
 
 def test_a_pdu_of_4_gib_takes_the_memory_of_a_chunk() -> None:
@@ -399,7 +399,7 @@ def test_a_pdu_of_4_gib_takes_the_memory_of_a_chunk() -> None:
         assert (len(fragment.data), fragment.is_last) == (RECEIVE_SIZE, False)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 16_384
+    assert peak < 65_536
     assert framer.mid_pdu
 
 
@@ -447,7 +447,7 @@ def test_a_chunk_that_was_read_is_let_go() -> None:
     feed_all(framer, [data_tf(pdv(bytes(RECEIVE_SIZE - 12), last=True))])
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held < 16_384
+    assert held < 65_536
     assert not framer.mid_pdu
 
 
