@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
-from anyio import CancelScope, get_cancelled_exc_class
+from anyio import CancelScope, current_time, get_cancelled_exc_class
 
 from . import threads
 from .exceptions import (
@@ -79,7 +79,11 @@ def _clock() -> Callable[[], float]:
     if module is not None and module.lowlevel.in_trio_task():
         clock: Callable[[], float] = module.current_time
         return clock
-    return asyncio.get_running_loop().time
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        # The requests that asyncdicom.testing makes may be made where no event loop runs.
+        return current_time
 
 
 class _Door:
@@ -698,21 +702,16 @@ class Connection(abc.ABC):
                 if upper_layer.state is State.STA8:
                     upper_layer.confirm_release()
                 await self.flush_control()
+                # Whoever is cancelled gives the peer a moment to read our A-ABORT, not the whole of the ARTIM time.
+                moment = self.timeouts.abort or 1.0
+                for shield in (True, False):
+                    rest = math.inf if linger is None else linger
+                    seconds = min(moment, rest) if shield else rest - moment
+                    if upper_layer.state is State.STA13 and not upper_layer.should_close and seconds > 0:
+                        with CancelScope(shield=shield, deadline=self.now() + seconds):
+                            await self._await_close()
                 if upper_layer.state is State.STA13 and not upper_layer.should_close:
-                    with CancelScope(shield=True, deadline=math.inf if linger is None else self.now() + linger):
-                        while not upper_layer.should_close:
-                            while upper_layer.next_event() is not None:
-                                pass
-                            await self.flush_control()
-                            if upper_layer.should_close:
-                                break
-                            data = await self.transport.receive()
-                            if data:
-                                upper_layer.receive_data(data)
-                            else:
-                                upper_layer.receive_eof()
-                    if not upper_layer.should_close:
-                        upper_layer.artim_expired()
+                    upper_layer.artim_expired()
         finally:
             self._closed = True
             self.end(lambda: AssociationClosed("the association is closed"))
@@ -720,6 +719,21 @@ class Connection(abc.ABC):
                 self._holding = False
                 threads.release()
             await self.transport.aclose()
+
+    async def _await_close(self) -> None:
+        """Wait until the peer closes, ignoring what it still sends (Sta13)."""
+        upper_layer = self.core.upper_layer
+        while not upper_layer.should_close:
+            while upper_layer.next_event() is not None:
+                pass
+            await self.flush_control()
+            if upper_layer.should_close:
+                break
+            data = await self.transport.receive()
+            if data:
+                upper_layer.receive_data(data)
+            else:
+                upper_layer.receive_eof()
 
 
 class _Writer:
