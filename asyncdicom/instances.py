@@ -18,7 +18,7 @@ from . import sop, threads
 from .connection import IncomingDataSet
 from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, part10_head, save
 from .exceptions import DataSetError, LocalProtocolError
-from .status import Status
+from .status import OUT_OF_RESOURCES, SUCCESS, Status
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -29,6 +29,9 @@ __all__ = ["Instance", "PreparedInstance", "ReceivedData", "ReceivedInstance", "
 
 #: Bytes that are gathered before a worker thread writes them; a hop costs more than 100 µs.
 _HOP = 1 << 20
+
+#: 0xC211, "unable to process": the body of a loop over instances, or a C-STORE handler, failed.
+_UNABLE_TO_PROCESS = Status(0xC211)
 
 T = TypeVar("T")
 
@@ -402,8 +405,13 @@ class ReceivedData:
         self._expired = True
 
 
+def _status_of(exc: BaseException) -> Status:
+    """Return the status that says what went wrong with an instance."""
+    return OUT_OF_RESOURCES if isinstance(exc, OSError) else _UNABLE_TO_PROCESS
+
+
 class ReceivedInstance(ReceivedData, Instance):
-    """An instance that a C-GET sub-operation delivers; valid until the next one is asked for.
+    """An instance that a sub-operation of a retrieval delivers; valid until the next one is asked for.
 
     :ivar bulk_data_removed: it came by Composite Instance Retrieve Without Bulk Data, is not complete, and must not be
         stored as the instance (PS3.4 Z.4.2.2.1).
@@ -439,6 +447,23 @@ class ReceivedInstance(ReceivedData, Instance):
     def accept(self) -> None:
         """Answer Success although the data set was not consumed."""
         self.status = 0
+
+    def fail(self, exc: BaseException) -> None:
+        """Note that the body of the loop raised while it had this instance."""
+        if self._status is None and not self.consumed and not isinstance(exc, GeneratorExit):
+            self._status = _status_of(exc)
+
+    def drop(self) -> None:
+        """Note that the loop is gone: whether it broke off or raised cannot be seen, so nothing is claimed."""
+        if self._status is None and not self.consumed:
+            self._status = OUT_OF_RESOURCES
+
+    @property
+    def verdict(self) -> Status:
+        """The status that answers the sub-operation: Success if the instance was consumed, accepted or skipped."""
+        if self._status is not None:
+            return self._status
+        return SUCCESS if self.consumed or self.failure is None else _status_of(self.failure)
 
     def open_source(self) -> Source:
         raise LocalProtocolError("an instance that is being received cannot be sent on; save() or read() it first")

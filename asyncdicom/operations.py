@@ -42,9 +42,6 @@ __all__ = ["Exchange", "Find", "Get", "Move", "Operation", "Progress", "Response
 
 T = TypeVar("T")
 
-#: 0xC211, "unable to process": the body of a C-GET loop, or a C-STORE handler, failed.
-_UNABLE_TO_PROCESS = Status(0xC211)
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -199,38 +196,15 @@ class Exchange(Box["Response | SubOperation"]):
         self.operation: weakref.ref[Operation[Any]] | None = None
 
 
-class Operation(AsyncGenerator[T, None], Generic[T]):
-    """An operation with several responses, in progress.
+class Iteration(AsyncGenerator[T, None], Generic[T]):
+    """An async iterator whose early end has consequences: what operations have in common, whatever they iterate over.
 
-    :ivar response: the final :class:`Response`, once it has come.
-    :ivar truncated: whether results were left behind by ``limit`` or by leaving early.
+    Subclasses give items by :meth:`_step`, and do by :meth:`_leave` what an early end asks for.
     """
 
     _verb = "operation"
-
-    def __init__(
-        self,
-        association: Association,
-        start: Callable[[], Start],
-        *,
-        limit: int | None = None,
-        check: bool = True,
-    ) -> None:
-        if limit is not None and limit < 1:
-            raise LocalProtocolError(f"limit is {limit}: expected at least 1, or None")
-        self._association = association
-        self._start = start
-        self._limit = limit
-        self._check = check
-        self._count = 0
-        self._exchange: Exchange | None = None
-        self._closed = False
-        self._running = False
-        self._we_cancelled = False
-        self.response: Response | None = None
-        self.truncated = False
-
-    # The iterator.
+    _closed = False
+    _running = False
 
     def __aiter__(self) -> Self:
         return self
@@ -255,16 +229,85 @@ class Operation(AsyncGenerator[T, None], Generic[T]):
         except StopAsyncIteration:
             self._closed = True
             raise
-        except Exception:
-            await self._leave()
-            raise
         except BaseException:
-            # Cancelled: by a scope of anyio or trio, or natively by asyncio.
+            # Failed, or cancelled: by a scope of anyio or trio, or natively by asyncio.
             await self._leave()
             raise
         finally:
             self._running = False
         return item
+
+    @abc.abstractmethod
+    async def _step(self) -> T:
+        """Return the next item; raise ``StopAsyncIteration`` at the end."""
+
+    @abc.abstractmethod
+    async def _leave(self) -> None:
+        """End early, bounded in time; set ``_closed`` before anything is awaited."""
+
+    def _failed(self, exc: BaseException) -> None:
+        """Note that the body of the loop raised."""
+
+    async def aclose(self) -> None:
+        """Leave: send C-CANCEL if the operation has not ended, and drain what still comes."""
+        if not self._closed:
+            if self._running:
+                raise LocalProtocolError(f"the {self._verb} is being iterated by another task")
+            await self._leave()
+
+    async def asend(self, value: None) -> T:
+        """Return the next item; ``value`` is ignored."""
+        return await self.__anext__()
+
+    async def athrow(
+        self,
+        typ: type[BaseException] | BaseException,
+        val: BaseException | object = None,
+        tb: TracebackType | None = None,
+    ) -> T:
+        """Leave, and raise the exception."""
+        exc = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
+        self._failed(exc)
+        await self.aclose()
+        raise exc
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is not None:
+            self._failed(exc)
+        await self.aclose()
+
+
+class Operation(Iteration[T]):
+    """An operation with several responses, in progress.
+
+    :ivar response: the final :class:`Response`, once it has come.
+    :ivar truncated: whether results were left behind by ``limit`` or by leaving early.
+    """
+
+    def __init__(
+        self,
+        association: Association,
+        start: Callable[[], Start],
+        *,
+        limit: int | None = None,
+        check: bool = True,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise LocalProtocolError(f"limit is {limit}: expected at least 1, or None")
+        self._association = association
+        self._start = start
+        self._limit = limit
+        self._check = check
+        self._count = 0
+        self._exchange: Exchange | None = None
+        self._we_cancelled = False
+        self.response: Response | None = None
+        self.truncated = False
 
     async def _step(self) -> T:
         if self._limit is not None and self._count >= self._limit:
@@ -380,42 +423,6 @@ class Operation(AsyncGenerator[T, None], Generic[T]):
                 self.truncated = self.truncated or entry.status == CANCEL
                 return
 
-    async def aclose(self) -> None:
-        """Leave: send C-CANCEL if the operation has not ended, and drain what still comes."""
-        if not self._closed:
-            if self._running:
-                raise LocalProtocolError(f"the {self._verb} is being iterated by another task")
-            await self._leave()
-
-    async def asend(self, value: None) -> T:
-        """Return the next item; ``value`` is ignored."""
-        return await self.__anext__()
-
-    async def athrow(
-        self,
-        typ: type[BaseException] | BaseException,
-        val: BaseException | object = None,
-        tb: TracebackType | None = None,
-    ) -> T:
-        """Leave, and raise the exception."""
-        exc = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
-        self._failed(exc)
-        await self.aclose()
-        raise exc
-
-    def _failed(self, exc: BaseException) -> None:
-        """Note that the body of the loop raised."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if exc is not None:
-            self._failed(exc)
-        await self.aclose()
-
     def __del__(self) -> None:
         exchange = getattr(self, "_exchange", None)
         if exchange is not None and not self._closed:
@@ -477,7 +484,6 @@ class Get(Operation[ReceivedInstance]):
         super().__init__(association, start, limit=limit, check=check)
         self._bulk_data_removed = bulk_data_removed
         self._current: tuple[SubOperation, ReceivedInstance] | None = None
-        self._cause: BaseException | None = None
 
     def _pending(self, response: Response) -> None:
         self.progress = response.progress
@@ -518,32 +524,18 @@ class Get(Operation[ReceivedInstance]):
         if current is None:
             return
         request, instance = current
-        cause = self._cause or instance.failure
         instance.expire()
         if request.incoming is not None:
             await request.incoming.discard()
         self._current = None
-        if instance.status is not None:
-            status = instance.status
-        elif instance.consumed or cause is None:
-            status = SUCCESS
-        elif isinstance(cause, OSError):
-            status = OUT_OF_RESOURCES
-        else:
-            status = _UNABLE_TO_PROCESS
-        await self._association._answer_store(request, status)
+        await self._association._answer_store(request, instance.verdict)
 
     def _failed(self, exc: BaseException) -> None:
-        if not isinstance(exc, GeneratorExit):
-            self._cause = exc
-            current = self._current
-            if current is not None and current[1].status is None and not current[1].consumed:
-                current[1].status = OUT_OF_RESOURCES if isinstance(exc, OSError) else _UNABLE_TO_PROCESS
+        if self._current is not None:
+            self._current[1].fail(exc)
 
     def _on_drop(self) -> None:
         if self._current is not None:
             request, instance = self._current
-            if instance.status is None and not instance.consumed:
-                # Whether the body broke off or raised cannot be seen from here: claim nothing.
-                instance._status = OUT_OF_RESOURCES
-            self._association._orphan(request, instance.status or SUCCESS)
+            instance.drop()
+            self._association._orphan(request, instance.verdict)
