@@ -131,9 +131,10 @@ class FileSource:
         self._end = head.size
 
     @classmethod
-    def open(cls, path: StrPath) -> FileSource:
+    def open(cls, path: StrPath, *, preload: bool = True) -> FileSource:
         """Open a file and judge its head; see :func:`read_file_head` for what is tolerated.
 
+        :param preload: read small data sets now. Otherwise they are read like others, straight into their place.
         :raises DataSetError: it is not a DICOM file.
         :raises OSError: it cannot be read.
         """
@@ -142,11 +143,11 @@ class FileSource:
         try:
             size = size_of(fd, path)
             # A small file takes one system call, its head included.
-            first = read_at(fd, size if size <= SMALL + FIRST_READ else FIRST_READ, 0)
+            first = read_at(fd, size if preload and size <= SMALL + FIRST_READ else FIRST_READ, 0)
             if len(first) < size and len(first) != FIRST_READ:
                 size = len(first)  # it shrank since
             head = head_of(fd, path, size, first)
-            if len(first) == size:
+            if preload and len(first) == size:
                 return cls(head, -1, BytesSource(memoryview(first)[head.data_set_offset :]))
             keep = True
             return cls(head, fd, None)

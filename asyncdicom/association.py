@@ -319,7 +319,9 @@ class Association(Connection):
             self._last_activity = self.now()
         return max(0.0, self.now() - self._last_activity)
 
-    async def _send_request(self, exchange: Exchange, message: Message, data: bytes | SourceOutgoing | None) -> None:
+    async def _send_request(
+        self, exchange: Exchange, message: Message, data: bytes | SourceOutgoing | list[bytearray] | None
+    ) -> None:
         exchange.sent = True
         try:
             await self.send(exchange.context.context_id, message, data)
@@ -651,22 +653,29 @@ class Association(Connection):
         prepared: PreparedInstance | None = None
         try:
             choose = partial(self._choose_store, convert=convert)
+            message: CStoreRQ | None = None
+
+            def compose(ready: PreparedInstance) -> None:
+                nonlocal message
+                message = CStoreRQ(
+                    message_id=exchange.message_id,
+                    affected_sop_class_uid=ready.sop_class_uid,
+                    affected_sop_instance_uid=ready.sop_instance_uid,
+                    priority=priority,
+                    move_originator_ae_title=move_originator[0] if move_originator else None,
+                    move_originator_message_id=move_originator[1] if move_originator else None,
+                )
+                ready.lay_out(self.core.layout, message)
+
             if isinstance(what, Instance) and what.in_memory:
-                prepared = prepare(what, choose, bulk_data=bulk_data)
+                prepared = prepare(what, choose, bulk_data=bulk_data, compose=compose)
             else:
                 prepared = await threads.run(
-                    partial(prepare, what, choose, bulk_data=bulk_data), PreparedInstance.close
+                    partial(prepare, what, choose, bulk_data=bulk_data, compose=compose), PreparedInstance.close
                 )
             exchange.context = prepared.context
-            message = CStoreRQ(
-                message_id=exchange.message_id,
-                affected_sop_class_uid=prepared.sop_class_uid,
-                affected_sop_instance_uid=prepared.sop_instance_uid,
-                priority=priority,
-                move_originator_ae_title=move_originator[0] if move_originator else None,
-                move_originator_message_id=move_originator[1] if move_originator else None,
-            )
-            await self._send_request(exchange, message, SourceOutgoing(prepared.source))
+            assert message is not None
+            await self._send_request(exchange, message, prepared.buffers or SourceOutgoing(prepared.source))
             await self._wait_exchange(exchange)
             response = exchange.items.popleft()
         except BaseException:

@@ -539,8 +539,12 @@ class Connection(abc.ABC):
 
     # Writing.
 
-    async def send(self, context_id: int, message: Message, data_set: bytes | Outgoing | None = None) -> None:
+    async def send(
+        self, context_id: int, message: Message, data_set: bytes | Outgoing | list[bytearray] | None = None
+    ) -> None:
         """Send one message.
+
+        :param data_set: its data set: in memory, to be read, or laid out together with the command set.
 
         :raises AssociationError: the association has ended.
         :raises OperationTimeout: of kind ``"write"``: the peer does not read; the association is aborted.
@@ -555,6 +559,9 @@ class Connection(abc.ABC):
             core = self.core
             if data_set is None or isinstance(data_set, bytes):
                 core.send_message(context_id, message, data_set)
+                await self._transmit(core.upper_layer.data_to_send())
+            elif isinstance(data_set, list):
+                core.send_buffers(context_id, data_set)
                 await self._transmit(core.upper_layer.data_to_send())
             else:
                 await self._send_outgoing(context_id, message, data_set)

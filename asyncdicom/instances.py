@@ -18,11 +18,14 @@ from . import sop, threads
 from .connection import IncomingDataSet
 from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, part10_head, save
 from .exceptions import DataSetError, LocalProtocolError
+from .protocol.commands import encode
 from .status import OUT_OF_RESOURCES, SUCCESS, Status
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+    from .protocol.commands import Message
+    from .protocol.framing import Layout
     from .protocol.negotiation import AcceptedContext
 
 __all__ = ["Instance", "PreparedInstance", "ReceivedData", "ReceivedInstance", "SourceOutgoing", "prepare"]
@@ -153,7 +156,7 @@ class Instance:
             sop_class_uid = sop_class_uid or head.sop_class_uid
             sop_instance_uid = sop_instance_uid or head.sop_instance_uid
             transfer_syntax_uid = transfer_syntax_uid or head.transfer_syntax_uid
-        return cls(sop_class_uid, sop_instance_uid, transfer_syntax_uid, partial(FileSource.open, path))
+        return cls(sop_class_uid, sop_instance_uid, transfer_syntax_uid, partial(FileSource.open, path, preload=False))
 
     @classmethod
     def from_bytes(cls, data: bytes, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Instance:
@@ -200,28 +203,58 @@ class PreparedInstance:
         self.sop_instance_uid = sop_instance_uid
         self.context = context
         self.source = source
+        self.buffers: list[bytearray] | None = None
 
     def close(self) -> None:
         """Close the file."""
         self.source.close()
 
+    def lay_out(self, layout: Layout, message: Message) -> None:
+        """Read a small data set into the PDUs of its message, so that nothing is left to do but to send them.
+
+        :raises OSError: the file cannot be read, or has become shorter.
+        """
+        size = self.source.size
+        if size is None or size > _HOP:
+            return
+        context_id = self.context.context_id
+        prefix = layout.command(context_id, encode(message, has_data_set=True))
+        left = size + size % 2  # a NUL byte makes it even
+        buffers: list[bytearray] = []
+        while left or not buffers:
+            take = min(left, layout.buffer_payload)
+            left -= take
+            buffer, gaps = layout.place(context_id, take, last=not left, prefix=prefix)
+            if self.source.read_into(gaps) != take - (size % 2 if not left else 0):
+                raise OSError("the file became shorter while it was being read")
+            buffers.append(buffer)
+            prefix = bytearray()
+        self.buffers = buffers
+        self.source.close()
+
 
 Choose = Callable[[str, str], "tuple[AcceptedContext, bool]"]
+Compose = Callable[[PreparedInstance], None]
 
 
 def prepare(
-    what: str | os.PathLike[str] | Dataset | Instance, choose: Choose, *, bulk_data: bool = True
+    what: str | os.PathLike[str] | Dataset | Instance,
+    choose: Choose,
+    *,
+    bulk_data: bool = True,
+    compose: Compose | None = None,
 ) -> PreparedInstance:
     """Open what is to be stored and choose a context for it. To be called in a worker thread.
 
     :param choose: gives for (SOP class, transfer syntax) the context and whether the data set must be converted for it;
         raises what the caller wants to see when there is none.
     :param bulk_data: ``False`` leaves out what PS3.4 Z.1.3 lists.
+    :param compose: called with the result, to lay out its message while the file is at hand.
     :raises DataSetError: not a DICOM file, or not a storable data set.
     :raises OSError: the file cannot be read.
     """
     if isinstance(what, str | os.PathLike):
-        source: Source = FileSource.open(what)
+        source: Source = FileSource.open(what, preload=False)
         assert isinstance(source, FileSource)
         head = source.head
         sop_class, sop_instance, syntax = head.sop_class_uid, head.sop_instance_uid, head.transfer_syntax_uid
@@ -242,10 +275,13 @@ def prepare(
                 source = StreamSource(_dataset.convert(source, syntax, context.transfer_syntax))
         elif convert:
             source = StreamSource(_dataset.convert(source, syntax, context.transfer_syntax))
+        prepared = PreparedInstance(sop_class, sop_instance, context, source)
+        if compose is not None:
+            compose(prepared)
     except BaseException:
         source.close()
         raise
-    return PreparedInstance(sop_class, sop_instance, context, source)
+    return prepared
 
 
 class _Sink:

@@ -13,7 +13,7 @@ here before a byte is laid out.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from ..exceptions import LocalProtocolError
@@ -195,17 +195,30 @@ class Dimse:
         :raises LocalProtocolError: another message is being sent, the context was not accepted, a value cannot be
             encoded, or the association is not established.
         """
-        if self._sending:
-            raise LocalProtocolError("another message is being sent: messages cannot be interleaved (PS3.8 Annex E)")
-        if context_id not in self._contexts:
-            raise LocalProtocolError(f"presentation context {context_id} was not accepted")
-        self.upper_layer.check_can_send()
+        self._check_can_send(context_id)
         prefix = self.layout.command(context_id, commands.encode(message, has_data_set=has_data_set))
         if has_data_set:
             self._sending = True
         else:
             self.upper_layer.send_data(prefix)
         return prefix
+
+    def send_buffers(self, context_id: int, buffers: Iterable[bytes | bytearray]) -> None:
+        """Send a whole message that was laid out, command set and all, with :attr:`layout`.
+
+        :raises LocalProtocolError: another message is being sent, the context was not accepted, or the association is
+            not established.
+        """
+        self._check_can_send(context_id)
+        for buffer in buffers:
+            self.upper_layer.send_data(buffer)
+
+    def _check_can_send(self, context_id: int) -> None:
+        if self._sending:
+            raise LocalProtocolError("another message is being sent: messages cannot be interleaved (PS3.8 Annex E)")
+        if context_id not in self._contexts:
+            raise LocalProtocolError(f"presentation context {context_id} was not accepted")
+        self.upper_layer.check_can_send()
 
     def send_buffer(self, buffer: bytes | bytearray, *, last: bool) -> None:
         """Send the next buffer, made with :attr:`layout`, of the data set of the message that was begun."""
