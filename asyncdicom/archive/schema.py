@@ -254,7 +254,7 @@ def _pattern(column: ColumnElement[str], pattern: Pattern) -> Clause:
     """
     if pattern.is_literal:
         return column == pattern.text, True
-    conditions: list[ColumnElement[bool]] = []
+    conditions: list[ColumnElement[bool]] = [column.is_not(None)]
     if pattern.prefix:
         conditions.append(column >= pattern.prefix)
         if (end := _successor(pattern.prefix)) is not None:
@@ -262,7 +262,7 @@ def _pattern(column: ColumnElement[str], pattern: Pattern) -> Clause:
     if pattern.is_prefix:
         return and_(*conditions), True
     conditions += [column.like(_like(piece), escape="!") for piece in pattern.pieces[:2]]
-    return and_(column.is_not(None), *conditions), False
+    return and_(*conditions), False
 
 
 def _any(clauses: Sequence[Clause]) -> Clause:

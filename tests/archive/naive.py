@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pydicom.datadict import dictionary_VM, dictionary_VR
@@ -137,10 +137,11 @@ def text_matches(vr: str, key: str, stored: str) -> bool:
         return date_matches(key, stored)
     if vr == "TM":
         return time_matches(key, stored)
-    if vr == "IS":
-        return int(key) == int(stored)
-    if vr == "DS":
-        return Decimal(key) == Decimal(stored)
+    if vr in ("IS", "DS"):
+        try:
+            return Decimal(key) == Decimal(stored)
+        except InvalidOperation:  # real files have everything
+            return False
     return wildcard(key, stored) if vr in WILD else key == stored
 
 
@@ -196,6 +197,17 @@ class Corpus(list[Dataset]):
         for ds in self:
             for level, identity in enumerate(identities(ds)):
                 self.entities[level].setdefault(identity, []).append(ds)
+        self._values: dict[str, list[str]] = {}
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} instances>"
+
+    def values(self, keyword: str) -> list[str]:
+        """Return the values that an attribute has in it."""
+        if keyword not in self._values:
+            found = {text for ds in self if keyword in ds for text in stored_texts(ds[keyword])}
+            self._values[keyword] = sorted(found)
+        return self._values[keyword]
 
 
 def value_for(instances: Iterable[Dataset], keyword: str) -> DataElement | None:
