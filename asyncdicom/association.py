@@ -320,15 +320,9 @@ class Association(Connection):
         return max(0.0, self.now() - self._last_activity)
 
     async def _send_request(
-        self, exchange: Exchange, message: Message, data: bytes | SourceOutgoing | list[bytearray] | None
+        self, exchange: Exchange, message: Message, data: bytes | SourceOutgoing | list[memoryview] | None
     ) -> None:
-        exchange.sent = True
-        try:
-            await self.send(exchange.context.context_id, message, data)
-        except BaseException:
-            if not self.core.mid_send and isinstance(data, SourceOutgoing) and data.untouched:
-                exchange.sent = False
-            raise
+        await self.send(exchange.context.context_id, message, data, exchange.begin)
 
     async def _wait_exchange(self, exchange: Exchange) -> None:
         if not exchange.items:

@@ -41,6 +41,7 @@ from .exceptions import (
 )
 from .protocol.commands import CStoreRQ, Message
 from .protocol.dimse import DataSetReceived, Dimse, DimseEvent, MessageReceived, UnknownMessageReceived
+from .protocol.framing import Buffer, recycle
 from .protocol.states import State
 from .protocol.upper_layer import (
     AbortIndication,
@@ -540,12 +541,16 @@ class Connection(abc.ABC):
     # Writing.
 
     async def send(
-        self, context_id: int, message: Message, data_set: bytes | Outgoing | list[bytearray] | None = None
+        self,
+        context_id: int,
+        message: Message,
+        data_set: bytes | Outgoing | list[memoryview] | None = None,
+        begun: Callable[[], None] | None = None,
     ) -> None:
         """Send one message.
 
         :param data_set: its data set: in memory, to be read, or laid out together with the command set.
-
+        :param begun: called when the first byte goes out.
         :raises AssociationError: the association has ended.
         :raises OperationTimeout: of kind ``"write"``: the peer does not read; the association is aborted.
 
@@ -559,14 +564,16 @@ class Connection(abc.ABC):
             core = self.core
             if data_set is None or isinstance(data_set, bytes):
                 core.send_message(context_id, message, data_set)
-                await self._transmit(core.upper_layer.data_to_send())
             elif isinstance(data_set, list):
                 core.send_buffers(context_id, data_set)
-                await self._transmit(core.upper_layer.data_to_send())
             else:
-                await self._send_outgoing(context_id, message, data_set)
+                await self._send_outgoing(context_id, message, data_set, begun)
+                return
+            if begun is not None:
+                begun()
+            await self._transmit(core.upper_layer.data_to_send())
 
-    async def _transmit(self, buffers: list[bytes | bytearray]) -> None:
+    async def _transmit(self, buffers: list[Buffer]) -> None:
         transport = self.transport
         limit = self.timeouts.write
         position = 0
@@ -575,6 +582,7 @@ class Connection(abc.ABC):
             for buffer in buffers:
                 await transport.send(buffer, math.inf if limit is None else self.now() + limit)
                 position += 1
+                recycle(buffer)
         except TimeoutError:
             self._write_expired()
         except AssociationClosed as exc:
@@ -584,14 +592,16 @@ class Connection(abc.ABC):
             await self._finish_cancelled(lambda: self._send_rest(rest), sum(map(len, rest)))
             raise
 
-    async def _send_rest(self, buffers: list[bytes | bytearray]) -> None:
+    async def _send_rest(self, buffers: list[Buffer]) -> None:
         await self.transport.flush()
         for buffer in buffers:
             await self.transport.send(buffer)
 
-    async def _send_outgoing(self, context_id: int, message: Message, source: Outgoing) -> None:
+    async def _send_outgoing(
+        self, context_id: int, message: Message, source: Outgoing, begun: Callable[[], None] | None
+    ) -> None:
         prefix = self.core.begin_message(context_id, message, has_data_set=True)
-        writer = _Writer(self, source, context_id, prefix)
+        writer = _Writer(self, source, context_id, prefix, begun)
         try:
             await writer.run()
         except TimeoutError:
@@ -746,11 +756,19 @@ class Connection(abc.ABC):
 class _Writer:
     """A message on its way out whose data set is not in memory."""
 
-    def __init__(self, connection: Connection, source: Outgoing, context_id: int, prefix: bytearray) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        source: Outgoing,
+        context_id: int,
+        prefix: bytearray,
+        begun: Callable[[], None] | None,
+    ) -> None:
         self._connection = connection
         self._source = source
         self._context_id = context_id
         self._prefix = prefix
+        self._begun = begun
         self._done = False
         self.started = False
 
@@ -778,13 +796,14 @@ class _Writer:
                 self.started = True
                 connection._sent = True
                 await connection.transport.send(piece, math.inf if limit is None else now() + limit)
+                recycle(piece)
 
     async def finish(self) -> None:
         """Go on after a cancelled :meth:`run`."""
         await self._connection.transport.flush()
         await self.run()
 
-    async def _next(self) -> tuple[bytearray, bool]:
+    async def _next(self) -> tuple[memoryview, bool]:
         layout = self._connection.core.layout
         size = self._source.size
         if size is not None:

@@ -54,17 +54,11 @@ class SourceOutgoing:
         self._left = None if size is None else size + self._odd
         self._ahead: bytes | None = None
         self._interrupted = False
-        self._read_something = False
 
     @property
     def size(self) -> int | None:
         """Bytes that are left to send; ``None`` if nobody knows, or if a cancelled read cannot be repeated."""
         return None if self._interrupted else self._left
-
-    @property
-    def untouched(self) -> bool:
-        """Whether nothing was read from it, so that nothing of it can have been sent."""
-        return not self._read_something
 
     async def fill_gaps(self, gaps: list[memoryview]) -> None:
         """Read exactly as many bytes as the gaps hold.
@@ -74,7 +68,6 @@ class SourceOutgoing:
         wanted = sum(map(len, gaps))
         if self._in_memory:
             got = self._source.read_into(gaps)
-            self._read_something = True
         else:
             got = await self._hop(partial(self._source.read_into, gaps))
         if self._odd and wanted == self._left:
@@ -107,7 +100,6 @@ class SourceOutgoing:
         if self._interrupted:
             raise OSError("a read was interrupted")
         self._interrupted = True
-        self._read_something = True
         result = await threads.run(call)
         self._interrupted = False
         return result
@@ -203,7 +195,7 @@ class PreparedInstance:
         self.sop_instance_uid = sop_instance_uid
         self.context = context
         self.source = source
-        self.buffers: list[bytearray] | None = None
+        self.buffers: list[memoryview] | None = None
 
     def close(self) -> None:
         """Close the file."""
@@ -220,7 +212,7 @@ class PreparedInstance:
         context_id = self.context.context_id
         prefix = layout.command(context_id, encode(message, has_data_set=True))
         left = size + size % 2  # a NUL byte makes it even
-        buffers: list[bytearray] = []
+        buffers: list[memoryview] = []
         while left or not buffers:
             take = min(left, layout.buffer_payload)
             left -= take

@@ -187,13 +187,17 @@ class Exchange(Box["Response | SubOperation"]):
         self.message_id = message_id
         self.context = context
         self.expects = expects
-        self.sent = False  # a byte of the request may have gone out
+        self.sent = False  # the first byte of the request went out
         self.done = False  # the final response was filed
         self.discard = False  # nobody wants the response any more
         self.abandoned = False  # the iterator was dropped
         self.deadline = math.inf  # when the response is overdue, if nobody waits for it
         self.consumer: object = None  # the task that uses the operation
         self.operation: weakref.ref[Operation[Any]] | None = None
+
+    def begin(self) -> None:
+        """Note that the request is on its way."""
+        self.sent = True
 
 
 class Iteration(AsyncGenerator[T, None], Generic[T]):
@@ -378,9 +382,6 @@ class Operation(Iteration[T]):
             return
         if not exchange.sent:
             association._forget(exchange)
-            return
-        if exchange.done and not exchange.items:
-            await self._settle()
             return
         self._we_cancelled = True
         seconds = association.timeouts.cancel

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ..exceptions import LocalProtocolError
 from . import commands
 from .commands import InvalidCommandSet, Message, UnknownCommandField
-from .framing import SEND_SIZE, Fragment, Layout
+from .framing import SEND_SIZE, Buffer, Fragment, Layout
 from .pdu import AbortReason
 from .upper_layer import ProviderAbort, UpperLayer, UpperLayerEvent
 
@@ -203,7 +203,7 @@ class Dimse:
             self.upper_layer.send_data(prefix)
         return prefix
 
-    def send_buffers(self, context_id: int, buffers: Iterable[bytes | bytearray]) -> None:
+    def send_buffers(self, context_id: int, buffers: Iterable[Buffer]) -> None:
         """Send a whole message that was laid out, command set and all, with :attr:`layout`.
 
         :raises LocalProtocolError: another message is being sent, the context was not accepted, or the association is
@@ -220,7 +220,7 @@ class Dimse:
             raise LocalProtocolError(f"presentation context {context_id} was not accepted")
         self.upper_layer.check_can_send()
 
-    def send_buffer(self, buffer: bytes | bytearray, *, last: bool) -> None:
+    def send_buffer(self, buffer: Buffer, *, last: bool) -> None:
         """Send the next buffer, made with :attr:`layout`, of the data set of the message that was begun."""
         if not self._sending:
             raise LocalProtocolError("no message is being sent")

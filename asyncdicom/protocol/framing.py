@@ -25,12 +25,17 @@ __all__ = [
     "COMMAND_SIZE",
     "RECEIVE_SIZE",
     "SEND_SIZE",
+    "Buffer",
     "ControlPDU",
     "ForeignProtocol",
     "Fragment",
     "Framer",
     "Layout",
+    "recycle",
 ]
+
+#: What is sent.
+Buffer = bytes | bytearray | memoryview
 
 #: Bytes to ask of the transport at once; a smaller number costs most of the throughput.
 RECEIVE_SIZE = 256 * 1024
@@ -286,6 +291,29 @@ class Framer:
         return ControlPDU(self._body_type, bytes(body))
 
 
+#: Buffers that were sent and can be filled again: new ones cost more than filling them. There are never more.
+_SPARE = 8
+_spare: list[bytearray] = []
+
+
+def _buffer(size: int) -> memoryview:
+    """Return a buffer with any content."""
+    if not SEND_SIZE >= size > SEND_SIZE // 4:
+        return memoryview(bytearray(size))
+    try:
+        return memoryview(_spare.pop())[:size]
+    except IndexError:
+        return memoryview(bytearray(SEND_SIZE))[:size]
+
+
+def recycle(buffer: Buffer) -> None:
+    """Let a buffer of :meth:`Layout.place` be used again, once all of it was sent and nobody looks at it any more."""
+    if isinstance(buffer, memoryview) and len(_spare) < _SPARE:
+        whole = buffer.obj
+        if isinstance(whole, bytearray) and len(whole) == SEND_SIZE:
+            _spare.append(whole)
+
+
 class Layout:
     """Lay out the P-DATA-TF PDUs of messages for a peer (PS3.8 9.3.5, Annex E), one PDV per PDU.
 
@@ -333,7 +361,7 @@ class Layout:
 
     def place(
         self, context_id: int, size: int, *, last: bool, prefix: bytes | bytearray = b""
-    ) -> tuple[bytearray, list[memoryview]]:
+    ) -> tuple[memoryview, list[memoryview]]:
         """Return a buffer with the headers for ``size`` bytes of a data set in place, and the gaps to fill, in order.
 
         :param size: payload bytes, not more than :attr:`buffer_payload` and, unless ``last``, a multiple of
@@ -345,24 +373,23 @@ class Layout:
         payload = self.payload
         count = max(1, -(-size // payload))
         position = len(prefix)
-        buffer = bytearray(position + size + 12 * count)
-        buffer[:position] = prefix
-        view = memoryview(buffer)
+        view = _buffer(position + size + 12 * count)
+        view[:position] = prefix
         gaps = []
         left = size
         for _ in range(count):
             piece = payload if left > payload else left
             left -= piece
             control = 2 if last and not left else 0
-            _DATA_HEADER.pack_into(buffer, position, _P_DATA_TF, piece + 6, piece + 2, context_id, control)
+            _DATA_HEADER.pack_into(view, position, _P_DATA_TF, piece + 6, piece + 2, context_id, control)
             position += 12
             gaps.append(view[position : position + piece])
             position += piece
-        return buffer, gaps
+        return view, gaps
 
     def buffers(
         self, context_id: int, data_set: bytes | memoryview, *, prefix: bytes | bytearray = b""
-    ) -> Iterator[bytearray]:
+    ) -> Iterator[memoryview]:
         """Yield the buffers of a data set that is in memory, ``prefix`` in front of the first."""
         view = memoryview(data_set)
         step = self.buffer_payload

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from ..exceptions import LocalProtocolError
 from . import pdu
-from .framing import ControlPDU, ForeignProtocol, Fragment, Framer
+from .framing import Buffer, ControlPDU, ForeignProtocol, Fragment, Framer
 from .pdu import AbortReason, InvalidPDU
 from .states import ACTIONS, TRANSITIONS, Action, Artim, Indicate, Input, Send, State
 
@@ -138,7 +138,7 @@ class UpperLayer:
         self.artim_serial = 0
         self.should_close = False
         self._framer = Framer(associate_pdu=associate_pdu, maximum_length=maximum_length, slack=slack)
-        self._outgoing: list[bytes | bytearray] = []
+        self._outgoing: list[Buffer] = []
         self._events: list[UpperLayerEvent] = []
         self._eof = False
         self._deaf = False  # the stream cannot or need not be parsed any further
@@ -162,7 +162,7 @@ class UpperLayer:
         """Reject the association that was asked for (Evt8)."""
         self._local(Input.EVT8, answer)
 
-    def send_data(self, buffer: bytes | bytearray) -> None:
+    def send_data(self, buffer: Buffer) -> None:
         """Send a buffer of whole P-DATA-TF PDUs (Evt9)."""
         self.check_can_send()
         self._outgoing.append(buffer)
@@ -226,7 +226,7 @@ class UpperLayer:
 
     # What comes out.
 
-    def data_to_send(self) -> list[bytes | bytearray]:
+    def data_to_send(self) -> list[Buffer]:
         """Return the buffers to send, in order, and forget them."""
         outgoing, self._outgoing = self._outgoing, []
         return outgoing

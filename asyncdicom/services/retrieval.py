@@ -15,6 +15,7 @@ from .. import sop
 from ..client import associate
 from ..exceptions import (
     AssociationError,
+    ConnectError,
     DataSetError,
     DicomNetworkError,
     NoPresentationContext,
@@ -211,13 +212,20 @@ class _Retrieval:
         """Send one instance, beside others if the window has room for it."""
         request = self.request
         destination = self.destination
+        if not isinstance(item, str | os.PathLike | Instance) and not is_data_set(item):
+            raise TypeError(f"a handler yielded {type(item).__name__}: expected a path, a data set or an Instance")
         if destination is None:
             association: Association | None = request.association
         else:
             with request._interruptible():
-                if destination.needs_another(await _pair(item)):
-                    await self._settle()
-                association = await self._associate(destination, item)
+                pair = await _pair(item)
+                if pair is None:
+                    logger.warning("an instance cannot be read")
+                    association = None
+                else:
+                    if destination.needs_another(pair):
+                        await self._settle()
+                    association = await self._associate(destination, pair)
         if association is None:
             self.counters.fail(_uid_of(item) or await _read_uid(item))
             await self.progress()
@@ -265,12 +273,12 @@ class _Retrieval:
         if self._failure is not None:
             raise self._failure
 
-    async def _associate(self, destination: _Destination, item: Any) -> Association | None:
+    async def _associate(self, destination: _Destination, pair: tuple[str, str]) -> Association | None:
         """Return an association to the destination for an instance, ``None`` if it cannot be reached."""
         if destination.lost is not None:
             return None
         try:
-            return await destination.association(await _pair(item))
+            return await destination.association(pair)
         except DicomNetworkError as exc:
             self._lose(destination, exc)
             return None
@@ -278,7 +286,7 @@ class _Retrieval:
     def _lose(self, destination: _Destination, exc: Exception) -> None:
         """Give up on a destination that cannot be reached or was lost: the rest fails, and is listed."""
         destination.lost = exc
-        self.comment = printable(f"destination: {exc}")
+        self.comment = printable(_explain(exc))
         logger.warning("the destination of a C-MOVE was lost: %s", type(exc).__name__)
 
     async def _store(self, association: Association, item: Any) -> None:
@@ -333,29 +341,24 @@ class _Destination:
         self._association: Association | None = None
         self.lost: Exception | None = None
 
-    def needs_another(self, pair: tuple[str, str] | None) -> bool:
+    def needs_another(self, pair: tuple[str, str]) -> bool:
         """Tell whether a pair was not proposed on the association that is open."""
-        return self._association is not None and pair is not None and pair not in self._proposed
+        return self._association is not None and pair not in self._proposed
 
-    async def association(self, pair: tuple[str, str] | None) -> Association:
+    async def association(self, pair: tuple[str, str]) -> Association:
         """Return an association on which a pair was proposed."""
         if self._association is not None and not self.needs_another(pair):
             return self._association
         await self.close()
-        if pair is not None:
-            self._pairs[pair] = None
+        self._pairs[pair] = None
         self._pairs.update(self._request._pairs)
         self._association = await self._open(pair)
         return self._association
 
-    async def _open(self, needed: tuple[str, str] | None) -> Association:
+    async def _open(self, needed: tuple[str, str]) -> Association:
         environment = self._environment
         timeouts = environment.timeouts
-        pairs = list(self._pairs)
-        if needed is not None:
-            pairs.remove(needed)
-            pairs.insert(0, needed)
-        contexts = _contexts(pairs)
+        contexts = _contexts([needed, *(pair for pair in self._pairs if pair != needed)])
         self._proposed = {
             (context.abstract_syntax, syntax) for context in contexts for syntax in context.transfer_syntaxes
         }
@@ -415,9 +418,17 @@ def _uid_of(item: Any) -> str | None:
     return None
 
 
+def _explain(exc: Exception) -> str:
+    """Say in few characters what is wrong with a destination; where it is, is nothing to the requestor."""
+    if isinstance(exc, ConnectError):
+        return f"destination unreachable: {str(exc).rpartition(': ')[2]}"
+    return f"destination: {exc}"
+
+
 async def _pair(item: Any) -> tuple[str, str] | None:
-    """Return the SOP class and transfer syntax of what a handler yielded."""
-    return _pair_of(item) or await _read_pair(item)
+    """Return the SOP class and transfer syntax of what a handler yielded; ``None`` if it is no readable instance."""
+    pair = _pair_of(item) or await _read_pair(item)
+    return pair if pair is not None and pair[0] else None
 
 
 def _pair_of(item: Any) -> tuple[str, str] | None:

@@ -613,7 +613,7 @@ def test_the_gaps_between_the_headers_are_filled_in_place() -> None:
     buffer, gaps = layout.place(5, 24, last=True, prefix=b"prefix")
     assert [len(gap) for gap in gaps] == [10, 10, 4]
     for gap, letter in zip(gaps, b"abc", strict=True):
-        assert gap.obj is buffer
+        assert gap.obj is buffer.obj
         gap[:] = bytes([letter]) * len(gap)
     assert bytes(buffer) == b"prefix" + (
         data_tf(pdv(b"a" * 10, context_id=5))
