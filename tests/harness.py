@@ -156,6 +156,13 @@ async def drained(peer: ScriptedPeer) -> None:
     await peer.stream.wait_drained()
 
 
+async def expect_abort(peer: ScriptedPeer) -> tuple[int, int]:
+    """Receive an A-ABORT after which nothing comes; return its source and reason."""
+    aborted = await peer.expect_abort()
+    await peer.aclose()
+    return aborted
+
+
 async def finish(peer: ScriptedPeer) -> None:
     """Answer an echo, which shows that the association works, and let the peer release."""
     await peer.answer_echo()
