@@ -39,6 +39,7 @@ LAYERS = (
     ("client",),
     ("services", "pool"),
     ("server",),
+    ("retrieval",),
     ("archive", "testing"),
     ("cli",),
     ("__main__",),
