@@ -23,12 +23,13 @@ import asyncio
 import logging
 import math
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
-from anyio import CancelScope, current_time, get_cancelled_exc_class
+from anyio import CancelScope, get_cancelled_exc_class
 
 from . import threads
 from .exceptions import (
@@ -84,7 +85,7 @@ def _clock() -> Callable[[], float]:
         return asyncio.get_running_loop().time
     except RuntimeError:
         # The requests that asyncdicom.testing makes may be made where no event loop runs.
-        return current_time
+        return time.monotonic
 
 
 class _Door:

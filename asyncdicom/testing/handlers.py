@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 from .. import sop
 from ..association import Association
 from ..instances import Instance
-from ..protocol import commands
+from ..protocol import commands, negotiation, pdu
 from ..protocol.dimse import Dimse
-from ..protocol.negotiation import AcceptedContext, Negotiated, Window
+from ..protocol.negotiation import AcceptedContext, PresentationContext
 from ..protocol.upper_layer import Role, UpperLayer
 from ..requests import EchoRequest, FindRequest, NRequest, RetrieveRequest, StoreRequest
 from ..settings import Limits, Timeouts
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 __all__ = ["echo_request", "find_request", "n_request", "retrieve_request", "store_request"]
-
-Query = "Dataset | Mapping[str, object] | bytes | None"
 
 
 class _Nowhere:
@@ -93,40 +91,36 @@ class _Pieces:
         self.done = True
 
 
-def _context(abstract_syntax: str, transfer_syntax: str) -> AcceptedContext:
-    return AcceptedContext(
-        context_id=1,
-        abstract_syntax=abstract_syntax,
-        transfer_syntax=transfer_syntax,
-        requestor_is_scu=True,
-        requestor_is_scp=False,
+def _associate(
+    abstract_syntax: str,
+    transfer_syntax: str,
+    calling: str,
+    called: str,
+    peer_address: tuple[str, int] | None,
+) -> tuple[Association, AcceptedContext]:
+    """Make the acceptor's side of an association with one presentation context."""
+    context = PresentationContext(abstract_syntax=abstract_syntax, transfer_syntaxes=(transfer_syntax,))
+    asked = negotiation.request(called=called, calling=calling, contexts=[context], maximum_length=0)
+    answer = negotiation.answer(
+        asked, support=lambda _uid: negotiation.Support(transfer_syntaxes=None), maximum_length=0
     )
-
-
-def _association(
-    context: AcceptedContext, calling: str, called: str, peer_address: tuple[str, int] | None
-) -> Association:
-    negotiated = Negotiated(
-        contexts={context.context_id: context},
-        rejected={},
-        maximum_length=0,
-        window=Window(invoked=1, performed=1),
-        extended_negotiation={},
-        common_extended_negotiation=(),
-        peer_implementation_class_uid=None,
-        peer_implementation_version_name=None,
-        user_identity_response=None,
-        called_ae_title=called,
-        calling_ae_title=calling,
-    )
-    return Association(
+    assert isinstance(answer, tuple)
+    accept, negotiated = answer
+    upper_layer = UpperLayer(Role.ACCEPTOR)
+    upper_layer.transport_connected()
+    upper_layer.receive_data(pdu.encode(asked))
+    upper_layer.next_event()
+    upper_layer.accept(accept)
+    upper_layer.data_to_send()
+    association = Association(
         cast(Any, _Nowhere(peer_address)),
-        Dimse(UpperLayer(Role.ACCEPTOR)),
+        Dimse(upper_layer),
         negotiated,
         requestor=False,
         timeouts=Timeouts(),
         limits=Limits(),
     )
+    return association, negotiated.contexts[1]
 
 
 def echo_request(
@@ -143,9 +137,9 @@ def echo_request(
     :param called: the AE title that it called.
     :param peer_address: where it connects from.
     """
-    context = _context(sop.VERIFICATION, sop.IMPLICIT_VR_LITTLE_ENDIAN)
+    association, context = _associate(sop.VERIFICATION, sop.IMPLICIT_VR_LITTLE_ENDIAN, calling, called, peer_address)
     message = commands.CEchoRQ(message_id=message_id, affected_sop_class_uid=sop.VERIFICATION)
-    return EchoRequest(_association(context, calling, called, peer_address), context, message)
+    return EchoRequest(association, context, message)
 
 
 def find_request(
@@ -169,10 +163,9 @@ def find_request(
     :param transfer_syntax: how the identifier is encoded.
     :param keys: more keys of the identifier, by keyword.
     """
-    context = _context(model, transfer_syntax)
+    association, context = _associate(model, transfer_syntax, calling, called, peer_address)
     message = commands.CFindRQ(message_id=message_id, affected_sop_class_uid=model, priority=priority)
-    data = _encode(identifier, keys, level, transfer_syntax)
-    return FindRequest(_association(context, calling, called, peer_address), context, message, data)
+    return FindRequest(association, context, message, _encode(identifier, keys, level, transfer_syntax))
 
 
 def retrieve_request(
@@ -205,9 +198,8 @@ def retrieve_request(
         message = commands.CMoveRQ(
             message_id=message_id, affected_sop_class_uid=model, priority=priority, move_destination=destination
         )
-    context = _context(model, transfer_syntax)
-    data = _encode(identifier, keys, level, transfer_syntax)
-    return RetrieveRequest(_association(context, calling, called, peer_address), context, message, data)
+    association, context = _associate(model, transfer_syntax, calling, called, peer_address)
+    return RetrieveRequest(association, context, message, _encode(identifier, keys, level, transfer_syntax))
 
 
 def store_request(
@@ -239,21 +231,17 @@ def store_request(
         instance = Instance.from_file(what)
     else:
         instance = Instance.from_dataset(what)
-    context = _context(sop_class_uid or instance.sop_class_uid, instance.transfer_syntax_uid)
+    sop_class = sop_class_uid or instance.sop_class_uid
+    association, context = _associate(sop_class, instance.transfer_syntax_uid, calling, called, peer_address)
     message = commands.CStoreRQ(
         message_id=message_id,
-        affected_sop_class_uid=sop_class_uid or instance.sop_class_uid,
+        affected_sop_class_uid=sop_class,
         affected_sop_instance_uid=instance.sop_instance_uid if sop_instance_uid is None else sop_instance_uid,
         priority=priority,
         move_originator_ae_title=move_originator[0] if move_originator else None,
         move_originator_message_id=move_originator[1] if move_originator else None,
     )
-    request = StoreRequest(
-        _association(context, calling, called, peer_address),
-        context,
-        message,
-        cast(Any, _Pieces(_read(instance), piece, error)),
-    )
+    request = StoreRequest(association, context, message, cast(Any, _Pieces(_read(instance), piece, error)))
     request._source_ae_title = calling
     return request
 
@@ -274,9 +262,9 @@ def n_request(
     :param context: the abstract syntax of its context, if it is not the SOP class of the message.
     """
     uid = getattr(message, "affected_sop_class_uid", None) or getattr(message, "requested_sop_class_uid", None)
-    accepted = _context(context or str(uid), transfer_syntax)
+    association, accepted = _associate(context or str(uid), transfer_syntax, calling, called, peer_address)
     data = data_set if data_set is None or isinstance(data_set, bytes) else _encode(data_set, {}, None, transfer_syntax)
-    return NRequest(_association(accepted, calling, called, peer_address), accepted, message, data)
+    return NRequest(association, accepted, message, data)
 
 
 def _encode(
