@@ -712,6 +712,18 @@ class Connection(abc.ABC):
         self._closed = not sent
         # With the A-ABORT out, close_transport() gives the peer a moment to close first.
 
+    def close_now(self, make: Callable[[], Exception]) -> None:
+        """End the association and close its transport at once, without waiting: A-ABORT if it can be written."""
+        self.abort_now(make)
+        self._closed = True
+        self._let_go()
+        self.transport.abort()
+
+    def _let_go(self) -> None:
+        if self._holding:
+            self._holding = False
+            threads.release()
+
     async def close_transport(self, linger: float | None) -> None:
         """Close the transport; in Sta13 wait up to ``linger`` seconds for the peer to close it first (PS3.8 9.2)."""
         upper_layer = self.core.upper_layer
@@ -733,9 +745,7 @@ class Connection(abc.ABC):
         finally:
             self._closed = True
             self.end(lambda: AssociationClosed("the association is closed"))
-            if self._holding:
-                self._holding = False
-                threads.release()
+            self._let_go()
             await self.transport.aclose()
 
     async def _await_close(self) -> None:

@@ -52,6 +52,8 @@ async def perform(services: Services, request: Request, environment: Environment
     message = type(request.message)
     sop_class = request.sop_class_uid
     handler = services.handler(message, sop_class)
+    if services.claims and isinstance(request, StoreRequest):
+        handler = services.claimed(request) or handler
     refusal = _refuse(services, request, handler)
     if refusal is None and services.authorise is not None:
         refusal = await _authorise(services, request)
