@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .. import sop
 from ..exceptions import LocalProtocolError
@@ -24,13 +24,13 @@ from ..protocol.commands import (
     NSetRQ,
 )
 from ..protocol.negotiation import Support
-from ..requests import EchoRequest, Request
+from ..requests import EchoRequest, Request, StoreRequest
 from ..settings import Address, Limits, Timeouts
 
 if TYPE_CHECKING:
     import ssl as _ssl
 
-__all__ = ["Environment", "Handler", "Services"]
+__all__ = ["Claimant", "Environment", "Handler", "Services"]
 
 Handler = Callable[[Any], Any]
 H = TypeVar("H", bound=Handler)
@@ -64,6 +64,13 @@ class Environment:
     destination_window: int = 8
 
 
+class Claimant(Protocol):
+    """Who may take C-STORE requests before the handlers do, such as a retrieval by C-MOVE to ourselves."""
+
+    def claim(self, request: StoreRequest) -> Handler | None:
+        """Return the handler of a request that is for it, ``None`` for any other."""
+
+
 class Services:
     """The handlers of an SCP; the presentation contexts that are accepted follow from them.
 
@@ -77,6 +84,8 @@ class Services:
         self._any_storage: Handler | None = None
         self._any_storage_unknown = False
         self._any_syntaxes: tuple[str, ...] | None = None
+        #: Who takes C-STORE requests first; while there is anybody, every storage SOP class is accepted.
+        self.claims: list[Claimant] = []
         self.policy: Callable[[Any], Any] | None = None
         self.authorise: Callable[[Request], Awaitable[Any]] | None = None
         #: Our answers to SOP class extended negotiation, by SOP class UID: bytes, or a function of the proposal.
@@ -196,6 +205,14 @@ class Services:
             return _echo
         return found
 
+    def claimed(self, request: StoreRequest) -> Handler | None:
+        """Return the handler of whoever claims a request, if anybody does."""
+        for claimant in self.claims:
+            handler = claimant.claim(request)
+            if handler is not None:
+                return handler
+        return None
+
     def has_class(self, sop_class: str) -> bool:
         """Tell whether any operation on a SOP class has a handler."""
         return any(uid == sop_class for _, uid in self._handlers)
@@ -225,8 +242,8 @@ class Services:
             return Support(transfer_syntaxes=self._syntaxes[sop_class], requestor_scp=False)
         if sop_class == sop.VERIFICATION:
             return Support(transfer_syntaxes=_NATIVE)
-        if serves_get and sop.is_storage(sop_class):
-            return Support(transfer_syntaxes=None, requestor_scp=True, prefer_proposed_order=True)
+        if (serves_get or self.claims) and sop.is_storage(sop_class):
+            return Support(transfer_syntaxes=None, requestor_scp=serves_get, prefer_proposed_order=True)
         return None
 
     def extended(self, proposed: Mapping[str, bytes]) -> dict[str, bytes]:
