@@ -52,7 +52,7 @@ _HOMES = {
     "connect": "client",
     "serve": "server",
 }
-_MODULES = frozenset({"exceptions", "protocol", "sop", "status", "testing"})
+_MODULES = frozenset({"dataset", "exceptions", "instrument", "protocol", "sop", "status", "testing", "tls"})
 
 __all__ = [
     "Address",
@@ -95,16 +95,19 @@ __all__ = [
     "UserIdentity",
     "cleanup",
     "connect",
+    "dataset",
     "exceptions",
+    "instrument",
     "protocol",
     "serve",
     "sop",
     "status",
     "testing",
+    "tls",
 ]
 
 if TYPE_CHECKING:
-    from . import exceptions, protocol, sop, status, testing
+    from . import dataset, exceptions, instrument, protocol, sop, status, testing, tls
     from .association import Association, Peer
     from .cancellation import cleanup
     from .client import connect

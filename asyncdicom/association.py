@@ -26,7 +26,7 @@ import anyio
 from anyio import CancelScope
 
 from . import dataset as _dataset
-from . import sop, threads
+from . import instrument, sop, threads
 from .connection import Box, Connection, IncomingDataSet, current_task
 from .exceptions import (
     AssociationAborted,
@@ -97,6 +97,22 @@ _RESPONSES: Mapping[type[Message], type[Message]] = MappingProxyType(
         NDeleteRQ: NDeleteRSP,
     }
 )
+#: The DIMSE services by their requests (PS3.7 Table E.1-1), for the log.
+_NAMES: Mapping[type[Message], str] = MappingProxyType(
+    {
+        CEchoRQ: "C-ECHO",
+        CStoreRQ: "C-STORE",
+        CFindRQ: "C-FIND",
+        CGetRQ: "C-GET",
+        CMoveRQ: "C-MOVE",
+        NEventReportRQ: "N-EVENT-REPORT",
+        NGetRQ: "N-GET",
+        NSetRQ: "N-SET",
+        NActionRQ: "N-ACTION",
+        NCreateRQ: "N-CREATE",
+        NDeleteRQ: "N-DELETE",
+    }
+)
 _SEVERAL_RESPONSES = frozenset({CFindRSP, CGetRSP, CMoveRSP})
 
 #: The most requests of ours that are outstanding when the window is unlimited: Message IDs have 16 bits.
@@ -149,6 +165,8 @@ class Association(Connection):
             implementation_version_name=negotiated.peer_implementation_version_name,
         )
         self._perform = perform
+        #: Its number among the associations of the server that accepted it; 0 for a requestor.
+        self.number = 0
         self._by_class: dict[str, list[AcceptedContext]] = {}
         for context in negotiated.contexts.values():
             self._by_class.setdefault(context.abstract_syntax, []).append(context)
@@ -578,6 +596,9 @@ class Association(Connection):
             response = _response(message, status, fields)
         if final:
             request.responded = True
+            request.final_status = int(status)
+        else:
+            request.responses += 1
         try:
             await self.send(request.context.context_id, response, data)
         finally:
@@ -590,6 +611,8 @@ class Association(Connection):
             del self._performing[request.message_id]
         self._active -= 1
         self._last_activity = self.now()
+        if instrument.enabled() or logger.isEnabledFor(request.log_level):
+            self._report(request)
         if self._held:
             self._active += 1
             self._requests.put(self._held.popleft())
@@ -597,6 +620,33 @@ class Association(Connection):
                 self._room.set()
             if self._watching:
                 self.poll()
+
+    def _report(self, request: Request) -> None:
+        """Tell that an operation is done."""
+        operation = _NAMES.get(type(request.message), "unknown")
+        seconds = self.now() - request.started
+        status = request.final_status or 0
+        logger.log(
+            request.log_level,
+            "association %d %s message %d: status %#06x, %d pending responses, %.3f s",
+            self.number,
+            operation,
+            request.message_id,
+            status,
+            request.responses,
+            seconds,
+        )
+        if instrument.enabled():
+            instrument.emit(
+                instrument.OperationDone(
+                    association=self.number,
+                    operation=operation,
+                    sop_class_uid=request.context.abstract_syntax,
+                    status=status,
+                    responses=request.responses,
+                    seconds=seconds,
+                )
+            )
 
     # The verbs.
 

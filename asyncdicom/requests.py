@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -49,13 +50,19 @@ __all__ = [
 class Request:
     """One request of the peer.
 
+    :cvar log_level: the level at which its end is logged: those that come by the thousand at DEBUG.
+
     :ivar association: the association that it came on.
     :ivar context: the accepted presentation context that it came on.
     :ivar message: its command set.
     :ivar cancelled: whether the peer has sent C-CANCEL for it (PS3.7 9.3.2.3).
-    :ivar responded: whether its final response was sent.
+    :ivar responded: whether its final response was sent, with :attr:`final_status`.
+    :ivar responses: pending responses that were sent.
+    :ivar started: when it came, on the event loop's clock, in seconds.
     :ivar refusal: the status to answer without performing it, if it may not be performed.
     """
+
+    log_level = logging.DEBUG
 
     def __init__(self, association: Association, context: AcceptedContext, message: Message) -> None:
         self.association = association
@@ -63,6 +70,9 @@ class Request:
         self.message = message
         self.cancelled = False
         self.responded = False
+        self.responses = 0
+        self.final_status: int | None = None
+        self.started = association.now()
         self.refusal: Status | None = None
         self._scope: CancelScope | None = None
         self._may_interrupt = False
@@ -217,6 +227,7 @@ class QueryRequest(_DataRequest):
     """A request with an identifier: C-FIND, C-GET or C-MOVE."""
 
     message: CFindRQ | CGetRQ | CMoveRQ
+    log_level = logging.INFO
     # It is decoded in the event loop's thread, so it may not be large.
     _limits = _dataset.DataSetLimits(nesting=16, elements=20_000, inflated=16 << 20)
 

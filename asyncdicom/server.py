@@ -31,6 +31,7 @@ import anyio
 from anyio import TASK_STATUS_IGNORED, CancelScope, current_time
 from anyio.abc import TaskStatus
 
+from . import instrument
 from .association import Association
 from .exceptions import (
     AssociationAborted,
@@ -45,6 +46,7 @@ from .protocol import negotiation, pdu
 from .protocol.dimse import Dimse
 from .protocol.states import State
 from .protocol.upper_layer import AssociateIndication, ProviderAbort, Role, UpperLayer
+from .proxy_protocol import Networks, read_proxy_header
 from .requests import Request
 from .services.registry import Environment, Services, call
 from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, Timeouts, UserIdentity, validate_ae_title
@@ -94,7 +96,6 @@ class _Connection:
     scope: CancelScope
     address: str | None
     association: Association | None = None
-    accepted: bool = False
     started: float = 0.0
 
 
@@ -111,6 +112,9 @@ class Server:
     :param async_operations: most requests that a peer may have outstanding, and that we have with it, on an association.
     :param maximum_length: the longest P-DATA-TF PDU in bytes that we receive; 0 is unlimited.
     :param sockets: listening sockets to use instead of ``address``'s host and port, such as inherited ones.
+    :param allow: networks and addresses that may connect; ``None`` is any. Others are closed without an answer.
+    :param proxy_from: networks and addresses of load balancers, whose PROXY protocol header (version 1 or 2) says who
+        really connects.
     :param peer_ssl: the context for TLS towards C-MOVE destinations.
     :param drain: seconds that running associations get to end when the server is left normally.
 
@@ -134,6 +138,8 @@ class Server:
         sockets: Iterable[socket.socket] | None = None,
         peer_ssl: _ssl.SSLContext | None = None,
         reuse_port: bool = False,
+        allow: Iterable[str] | None = None,
+        proxy_from: Iterable[str] | None = None,
         drain: float | None = 10.0,
     ) -> None:
         self.services = services
@@ -149,12 +155,15 @@ class Server:
         self._maximum_length = maximum_length
         self._sockets = None if sockets is None else list(sockets)
         self._reuse_port = reuse_port
+        self._allow = None if allow is None else Networks(allow)
+        self._proxy_from = None if proxy_from is None else Networks(proxy_from)
         self._resolve = _resolver(peers)
         self._listener: Listener | None = None
         self._tasks: TaskGroup | None = None
         self._runner: asyncio.Task[None] | None = None
         self._stop: asyncio.Event | None = None
         self._connections: dict[int, _Connection] = {}
+        self._unassociated: dict[int, _Connection] = {}
         self._numbers = itertools.count(1)
         self._addresses: Counter[str] = Counter()
         self._ae_titles: Counter[str] = Counter()
@@ -334,6 +343,7 @@ class Server:
         with CancelScope() as scope:
             connection = _Connection(number, scope, host, started=current_time())
             self._connections[number] = connection
+            self._unassociated[number] = connection
             self._shed()
             try:
                 await self._serve_connection(transport, connection)
@@ -343,6 +353,7 @@ class Server:
                 logger.exception("connection %d failed", number)
             finally:
                 del self._connections[number]
+                self._unassociated.pop(number, None)
                 transport.abort()
                 if self._idle is not None:
                     self._idle.set()
@@ -350,15 +361,27 @@ class Server:
     def _shed(self) -> None:
         """Close the oldest connection that has not associated, when there are too many of them."""
         limit = self.limits.unassociated
-        if limit is None or len(self._connections) <= limit:
-            return
-        waiting = [c for c in self._connections.values() if not c.accepted]
-        if len(waiting) > limit:
-            waiting[0].scope.cancel()
+        if limit is not None and len(self._unassociated) > limit:
+            oldest = next(iter(self._unassociated.values()))
+            del self._unassociated[oldest.number]
+            oldest.scope.cancel()
 
     async def _serve_connection(self, transport: Transport, connection: _Connection) -> None:
         timeouts = self.timeouts
         deadline = math.inf if timeouts.associate is None else connection.started + timeouts.associate
+        if self._proxy_from is not None and connection.address in self._proxy_from:
+            try:
+                transport = await read_proxy_header(transport, deadline)
+            except (ConnectError, TimeoutError) as exc:
+                logger.info(
+                    "connection %d from %s: %s", connection.number, connection.address, exc or "no PROXY header"
+                )
+                return
+            peer = transport.peer_address
+            connection.address = peer[0] if isinstance(peer, tuple) else peer
+        if self._allow is not None and connection.address not in self._allow:
+            logger.info("connection %d from %s: the address is not allowed", connection.number, connection.address)
+            return
         if self._ssl is not None:
             try:
                 transport = await start_tls(transport, self._ssl, server_side=True, timeout=timeouts.tls)
@@ -390,6 +413,17 @@ class Server:
         if connection.address is not None:
             self._addresses[connection.address] += 1
         start = time.perf_counter()
+        association.number = connection.number
+        if instrument.enabled():
+            instrument.emit(
+                instrument.AssociationOpened(
+                    association=connection.number,
+                    requestor=False,
+                    peer_ae_title=calling,
+                    peer_address=association.peer.address,
+                    contexts=len(association.negotiated.contexts),
+                )
+            )
         logger.info(
             "association %d opened: calling %r, called %r, from %s",
             connection.number,
@@ -398,19 +432,24 @@ class Server:
             connection.address,
         )
         try:
-            await self._run(association)
+            if self.services.association_handler is not None:
+                await self._run_by_hand(association)
+            else:
+                await self._run(association)
         finally:
             connection.association = None
             self._accepted -= 1
             self._ae_titles[calling] -= 1
             if connection.address is not None:
                 self._addresses[connection.address] -= 1
-            logger.info(
-                "association %d %s after %.3f s",
-                connection.number,
-                _describe_end(association),
-                time.perf_counter() - start,
-            )
+            seconds = time.perf_counter() - start
+            logger.info("association %d %s after %.3f s", connection.number, _describe_end(association), seconds)
+            if instrument.enabled():
+                instrument.emit(
+                    instrument.AssociationEnded(
+                        association=connection.number, requestor=False, how=_how(association), seconds=seconds
+                    )
+                )
             await association.close_transport(timeouts.associate)
 
     async def _negotiate(
@@ -427,7 +466,7 @@ class Server:
         if rejection is None:
             # Counted from here on, so that a policy that waits cannot be used to pass the limit.
             self._accepted += 1
-            connection.accepted = True
+            self._unassociated.pop(connection.number, None)
             try:
                 decision = await self._decide(request, transport, upper_layer, deadline)
                 if isinstance(decision, pdu.AssociateRJ):
@@ -465,6 +504,15 @@ class Server:
                 request.called_ae_title,
             )
             upper_layer.reject(rejection)
+            if instrument.enabled():
+                instrument.emit(
+                    instrument.AssociationRejected(
+                        result=rejection.result,
+                        source=rejection.source,
+                        reason=rejection.reason,
+                        peer_address=transport.peer_address,
+                    )
+                )
             return None
         assert isinstance(answer, tuple)
         accept, negotiated = answer
@@ -567,6 +615,17 @@ class Server:
             logger.error("the policy did not decide in time")
             return pdu.AssociateRJ(result=1, source=1, reason=1)
         return decision
+
+    async def _run_by_hand(self, association: Association) -> None:
+        """Give an association to the handler that wants it whole."""
+        handler = self.services.association_handler
+        assert handler is not None
+        try:
+            await call(handler, association)
+        except DicomNetworkError as exc:
+            if not association.ended:
+                raise
+            logger.debug("the handler of association %d ended: %s", association.number, exc)
 
     async def _run(self, association: Association) -> None:
         """Perform what comes on an association, to its end."""
@@ -701,6 +760,15 @@ async def _abort_quietly(association: Association) -> None:
         await association.flush_control()
     except DicomNetworkError:
         pass
+
+
+def _how(association: Association) -> str:
+    error = association.error() if association.ended else None
+    if isinstance(error, OperationTimeout):
+        return "timed out"
+    if isinstance(error, AssociationClosed):
+        return "lost" if error.__cause__ is not None or "closed the connection" in str(error) else "released"
+    return "aborted"
 
 
 def _describe_end(association: Association) -> str:

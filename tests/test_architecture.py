@@ -19,7 +19,7 @@ ROOT = Path(asyncdicom.__file__).parent
 #: From the bottom up: what is in a row imports from the rows above it here, and from nothing else of the package. A package
 #: that is named stands for all its modules.
 LAYERS = (
-    ("status", "sop", "settings", "cancellation", "threads", "_quiet"),
+    ("status", "sop", "settings", "cancellation", "threads", "_quiet", "instrument", "tls"),
     ("exceptions",),
     ("protocol.pdu", "protocol.states", "protocol.commands"),
     ("protocol.framing", "protocol.negotiation"),
@@ -27,6 +27,7 @@ LAYERS = (
     ("protocol.dimse",),
     # The sans-IO line.
     ("transport", "_deflate"),
+    ("proxy_protocol",),
     ("_elements",),
     ("_part10",),
     ("_files",),

@@ -87,6 +87,7 @@ class Services:
         #: Who takes C-STORE requests first; while there is anybody, every storage SOP class is accepted.
         self.claims: list[Claimant] = []
         self.policy: Callable[[Any], Any] | None = None
+        self.association_handler: Callable[[Any], Any] | None = None
         self.authorise: Callable[[Request], Awaitable[Any]] | None = None
         #: Our answers to SOP class extended negotiation, by SOP class UID: bytes, or a function of the proposal.
         self.extended_negotiation: dict[str, bytes | Callable[[bytes], bytes | None]] = {}
@@ -166,6 +167,16 @@ class Services:
         """
         self.policy = policy
         return policy
+
+    def on_association(self, handler: H) -> H:
+        """Register a handler for whole associations, for proxies and gateways: ``async def handler(association)``.
+
+        It iterates over the requests, ``async for request in association``, and answers each by ``request.respond()``.
+        What it does not answer stays unanswered; when it returns, the association is closed. Other handlers decide which
+        presentation contexts are accepted, but are not called.
+        """
+        self.association_handler = handler
+        return handler
 
     def on_request(self, authorise: H) -> H:
         """Register a check of each request before its handler runs; returning ``False`` answers 0x0124."""
