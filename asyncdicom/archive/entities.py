@@ -139,12 +139,20 @@ def kept(level: Level, attributes: Attributes) -> Stored:
     return found
 
 
+# The functions of the json module make an encoder for each call, and look for what cannot be here.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder().raw_decode
 
 
 def dumps(stored: Stored) -> str:
     """Write what is kept of an entity as it is stored."""
     return _encode(stored)
+
+
+def loads(text: str) -> Stored:
+    """Read what :func:`dumps` wrote."""
+    stored: Stored = _decode(text)[0]
+    return stored
 
 
 def columns(level: Level, attributes: Attributes) -> Parameters:

@@ -363,10 +363,7 @@ def _number(tag: int, vr: str, raw: bytes, order: str) -> Value:
 
 
 def _text(tag: int, vr: str, raw: bytes, encodings: Sequence[str]) -> str | list[str]:
-    if raw.isascii() and b"\x1b" not in raw:
-        text = raw.decode().rstrip(" \0")
-    else:
-        text = (decode_text(raw, encodings) if vr in _CHARSET_VRS else raw.decode("latin-1")).rstrip(" \0")
+    text = (decode_text(raw, encodings) if vr in _CHARSET_VRS else raw.decode("latin-1")).rstrip(" \0")
     if "\\" in text and vr not in SINGLE_VALUED_VRS and is_multiple(tag):
         return [part.rstrip(" \0") for part in text.split("\\")]
     return text
@@ -382,7 +379,10 @@ def _cook(raws: Sequence[_Raw], order: str, encodings: Sequence[str], *, strict:
         if not isinstance(value, bytes):
             found[tag] = Element(vr, [_cook(item, order, encodings, strict=strict) for item in value])
         elif vr in _TEXT_VRS:
-            found[tag] = Element(vr, _text(tag, vr, value, encodings))
+            if value.isascii() and b"\x1b" not in value and b"\\" not in value:
+                found[tag] = Element(vr, value.decode().rstrip(" \0"))
+            else:
+                found[tag] = Element(vr, _text(tag, vr, value, encodings))
         elif vr in _NUMBERS or vr == "AT":
             try:
                 found[tag] = Element(vr, _number(tag, vr, value, order))

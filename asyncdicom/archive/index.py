@@ -9,7 +9,6 @@ what it has in mind is no longer so, by a constraint that fails, forgets everyth
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,12 +16,37 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Column, Connection, Table, and_, bindparam, delete, exists, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
-from .entities import NAMES, InstanceRow, NewInstance, Parameters, Prepared, Stored, columns, dumps, kept, prepare
+from .entities import (
+    NAMES,
+    InstanceRow,
+    NewInstance,
+    Parameters,
+    Prepared,
+    Stored,
+    columns,
+    dumps,
+    kept,
+    loads,
+    prepare,
+)
 from .identifier import EXPLICIT_VR_LITTLE_ENDIAN, Attributes
 from .model import Level, Model
 from .query import Query
@@ -49,6 +73,9 @@ _CHUNK = 500
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+#: Level, id of what the parent belongs to (0 for a patient), its own key.
+_ParentKey: TypeAlias = tuple[Level, int, str]
 
 _ROW = (
     instances.c.sop_class_uid,
@@ -111,7 +138,8 @@ class Index:
     def __init__(self, url: str, *, connections: int = 8, durable: bool = False) -> None:
         self._engine = open_engine(url, connections=connections, durable=durable)
         self._lock = threading.Lock()
-        self._known: dict[tuple[Level, int, str], _Parent] = {}
+        self._known: dict[_ParentKey, _Parent] = {}
+        self._unknown: dict[frozenset[int], frozenset[int]] = {}  # most parents lack the same
         try:
             with self._writing() as connection:
                 metadata.create_all(connection)
@@ -212,7 +240,7 @@ class Index:
     def _get(self, connection: Connection, uids: Iterable[str]) -> dict[str, InstanceRow]:
         found = {}
         for chunk in _chunks(dict.fromkeys(uids)):
-            for row in connection.execute(select(*_ROW).where(instances.c.sop_instance_uid.in_(chunk))):
+            for row in connection.execute(select(*_ROW).where(instances.c.sop_instance_uid.in_(chunk))).all():
                 found[row[1]] = _instance_row(row)
         return found
 
@@ -290,7 +318,7 @@ class Index:
         keys = [(level, parent, one.keys[level]) for one, parent in zip(fresh, above, strict=True)]
         if len(self._known) > _CACHED_PARENTS:
             self._known.clear()
-        missing: dict[tuple[Level, int, str], Prepared] = {}
+        missing: dict[_ParentKey, Prepared] = {}
         for key, one in zip(keys, fresh, strict=True):
             if key not in self._known:
                 missing.setdefault(key, one)  # its attributes are those of the first
@@ -299,50 +327,61 @@ class Index:
             absent = {key: one for key, one in missing.items() if key not in self._known}
             if absent:
                 self._insert(connection, level, absent)
-                self._look_up(connection, level, absent)
         for key, one in zip(keys, fresh, strict=True):
             if not self._known[key].unknown.isdisjoint(one.attributes):
                 self._complete(connection, level, key, one.attributes)
         return [self._known[key].id for key in keys]
 
-    def _look_up(self, connection: Connection, level: Level, keys: Iterable[tuple[Level, int, str]]) -> None:
-        """Have in mind those of *keys* that are in the database."""
+    def _rows(
+        self, connection: Connection, level: Level, keys: Iterable[_ParentKey], *more: ColumnElement[Any]
+    ) -> Iterator[tuple[_ParentKey, Sequence[Any]]]:
+        """Yield those of *keys* that are in the database; with each its id, and what *more* asks for."""
         table, name, parent = _PARENT_TABLES[level]
         wanted = set(keys)
-        columns = (
-            (table.c.id, name, table.c.attributes) if parent is None else (table.c.id, name, table.c.attributes, parent)
-        )
+        columns = (name, literal(0) if parent is None else parent, table.c.id, *more)
         for chunk in _chunks(dict.fromkeys(key[2] for key in wanted)):
-            for row in connection.execute(select(*columns).where(name.in_(chunk))):
-                key = (level, 0 if parent is None else row[3], row[1])
+            for row in connection.execute(select(*columns).where(name.in_(chunk))).all():
+                key = (level, row[1], row[0])
                 if key in wanted:
-                    known = json.loads(row[2])
-                    unknown = frozenset(tag for tag, hexadecimal in NAMES[level] if hexadecimal not in known)
-                    self._known[key] = _Parent(row[0], unknown)
+                    yield key, row[2:]
 
-    def _insert(self, connection: Connection, level: Level, absent: Mapping[tuple[Level, int, str], Prepared]) -> None:
+    def _remember(self, key: _ParentKey, number: int, known: Stored) -> None:
+        """Have a parent in mind."""
+        unknown = frozenset(tag for tag, name in NAMES[key[0]] if name not in known)
+        if len(self._unknown) > _CACHED_PARENTS:
+            self._unknown.clear()
+        self._known[key] = _Parent(number, self._unknown.setdefault(unknown, unknown))
+
+    def _look_up(self, connection: Connection, level: Level, keys: Iterable[_ParentKey]) -> None:
+        """Have in mind those of *keys* that are in the database."""
+        for key, (number, attributes) in self._rows(connection, level, keys, TABLES[level].c.attributes):
+            self._remember(key, number, loads(attributes))
+
+    def _insert(self, connection: Connection, level: Level, absent: Mapping[_ParentKey, Prepared]) -> None:
+        """Add parents, with the attributes of an instance, and have them in mind."""
         table, name, parent = _PARENT_TABLES[level]
         rows = []
-        for (_, above, key), one in absent.items():
-            attributes = one.attributes
-            row = columns(level, attributes) | {name.name: key, "attributes": dumps(kept(level, attributes))}
+        stored: dict[_ParentKey, Stored] = {}
+        for key, one in absent.items():
+            stored[key] = kept(level, one.attributes)
+            row = columns(level, one.attributes) | {name.name: key[2], "attributes": dumps(stored[key])}
             if parent is not None:
-                row[parent.name] = above
+                row[parent.name] = key[1]
             if level is Level.SERIES:
                 row["instances"] = 0
             rows.append(row)
         connection.execute(insert(table), rows)
+        for key, (number,) in self._rows(connection, level, absent):
+            self._remember(key, number, stored[key])
 
-    def _complete(
-        self, connection: Connection, level: Level, key: tuple[Level, int, str], attributes: Attributes
-    ) -> None:
+    def _complete(self, connection: Connection, level: Level, key: _ParentKey, attributes: Attributes) -> None:
         """Give a parent the attributes that it does not have yet and the instance has."""
         parent = self._known[key]
         table = TABLES[level]
         stored = connection.execute(select(table.c.attributes).where(table.c.id == parent.id)).scalar_one_or_none()
         if stored is None:  # another process has removed it
             raise _Stale
-        known: Stored = json.loads(stored)
+        known: Stored = loads(stored)
         fresh = {tag: attributes[tag] for tag, name in NAMES[level] if name not in known and tag in attributes}
         added = kept(level, fresh)
         if added:
@@ -352,8 +391,7 @@ class Index:
                     values |= column_values(column_key, fresh[column_key.tag].value)
             values.pop(_PARENT_TABLES[level][1].name, None)
             connection.execute(update(table).where(table.c.id == parent.id).values(values))
-        still = frozenset(tag for tag, name in NAMES[level] if name not in known and name not in added)
-        self._known[key] = _Parent(parent.id, still)
+        self._remember(key, parent.id, known | added)
 
     def _remove(self, connection: Connection, uids: Sequence[str]) -> list[InstanceRow]:
         removed: list[InstanceRow] = []

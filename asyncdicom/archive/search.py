@@ -8,7 +8,6 @@ where SQL's is not exact. Counts and lists over what is below an entity are fetc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, bindparam, exists, func, select, tuple_
 
-from .entities import SOP_CLASS_UID, Stored, items_from_json
+from .entities import SOP_CLASS_UID, Stored, items_from_json, loads
 from .identifier import IdentifierWriter, Value
 from .model import KEYS, Key, Level
 from .query import INSTANCE_AVAILABILITY, RETRIEVE_AE_TITLE, CombinedFilter, Filter, Query, Return
@@ -207,7 +206,7 @@ class Search(Generic[T]):
             with reading() as connection:
                 parameters = {f"after_{n}": value for n, value in enumerate(after)} | {"page": size}
                 rows = connection.execute(self._statement, parameters).all()
-                computed = {tag: self._computed(connection, tag, rows) for tag in self._plan.computed if rows}
+                computed = self._computed(connection, rows)
                 below = self._below(connection, rows)
             yield self._matching(rows, computed, below)
             if len(rows) < size:
@@ -230,33 +229,34 @@ class Search(Generic[T]):
             if below is not None and row[own] not in below:
                 continue
             if own_stored is not None:
-                entity.stored[self._plan.level] = json.loads(row[own_stored])
+                entity.stored[self._plan.level] = loads(row[own_stored])
             for level, column, number in parents:  # most often those of the row before
                 if current[level] != row[number]:
                     current[level] = row[number]
-                    entity.stored[level] = json.loads(row[column])
+                    entity.stored[level] = loads(row[column])
             for tag, values in computed.items():
                 entity.computed[tag] = values.get(row[self._ids[_LEVEL_OF[tag]]], "")
             if all(wanted.holds(entity.lookup) for wanted in self._plan.residual):
                 found.append(self._make(row, entity))
         return found
 
-    def _computed(self, connection: Connection, tag: int, rows: Sequence[AnyRow]) -> dict[int, Value]:
-        """Return the values of a computed attribute for the entities of a page, by id."""
-        number = self._ids[_LEVEL_OF[tag]]
-        if tag == _AVAILABLE_TRANSFER_SYNTAX_UID:
-            return {row[number]: row[self._syntax] for row in rows}
-        ids = list({row[number] for row in rows})
-        if tag in _LISTS:
-            statement = _list_statement(_LISTS[tag]).where(series.c.study.in_(ids))
-            lists: dict[int, list[str]] = {}
-            for study, value in connection.execute(statement):
-                if value:
-                    lists.setdefault(study, []).append(value)
-            return {study: sorted(values) if len(values) > 1 else values[0] for study, values in lists.items()}
-        by, counted = _COUNTS[tag]
-        statement = select(by, counted).select_from(_chain(*_COUNTED[tag])).where(by.in_(ids)).group_by(by)
-        return {row[0]: str(row[1]) for row in connection.execute(statement)}
+    def _computed(self, connection: Connection, rows: Sequence[AnyRow]) -> dict[int, dict[int, Value]]:
+        """Return the values of the computed attributes for the entities of a page: by tag, then by id."""
+        found: dict[int, dict[int, Value]] = {}
+        for level in {_LEVEL_OF[tag] for tag in self._plan.computed} if rows else ():
+            number = self._ids[level]
+            ids = list({row[number] for row in rows})
+            tags = [tag for tag in self._plan.computed if _LEVEL_OF[tag] is level]
+            if counted := [tag for tag in tags if tag in _COUNTS]:
+                counts = connection.execute(_count_statement(level, counted, ids)).all()
+                for place, tag in enumerate(counted, 1):
+                    found[tag] = {row[0]: str(row[place]) for row in counts}
+            for tag in tags:
+                if tag in _LISTS:
+                    found[tag] = _lists(connection.execute(_list_statement(_LISTS[tag], ids)).all())
+                elif tag == _AVAILABLE_TRANSFER_SYNTAX_UID:
+                    found[tag] = {row[number]: row[self._syntax] for row in rows}
+        return found
 
     def _below(self, connection: Connection, rows: Sequence[AnyRow]) -> set[int] | None:
         """Return the ids of those entities of a page that have something below them that matches."""
@@ -278,7 +278,7 @@ class Search(Generic[T]):
             if row[0] in found:
                 continue
             for level, text in zip(levels, row[1:], strict=True):
-                entity.stored[level] = json.loads(text)
+                entity.stored[level] = loads(text)
             if all(wanted.holds(entity.lookup) for wanted in plan.below):
                 found.add(row[0])
         return found
@@ -286,29 +286,42 @@ class Search(Generic[T]):
 
 _LEVEL_OF = {tag: level for level, keys in KEYS.items() for tag, key in keys.items() if key.computed}
 
-#: What is counted, and by what: number of Patient Related Studies, Series, Instances, and so on.
-_COUNTS: Mapping[int, tuple[AnyColumn, AnyColumn]] = {
-    0x00201200: (studies.c.patient, func.count()),
-    0x00201202: (studies.c.patient, func.count()),
-    0x00201204: (studies.c.patient, func.sum(series.c.instances)),
-    0x00201206: (series.c.study, func.count()),
-    0x00201208: (series.c.study, func.sum(series.c.instances)),
-    0x00201209: (series.c.id, func.sum(series.c.instances)),
+#: Number of Patient Related Studies, Series, Instances, and so on.
+_COUNTS: Mapping[int, AnyColumn] = {
+    0x00201200: func.count(studies.c.id.distinct()),
+    0x00201202: func.count(series.c.id),
+    0x00201204: func.sum(series.c.instances),
+    0x00201206: func.count(series.c.id),
+    0x00201208: func.sum(series.c.instances),
+    0x00201209: func.sum(series.c.instances),
 }
-#: The tables for that.
-_COUNTED: Mapping[int, tuple[Level, Level]] = {
-    0x00201200: (Level.STUDY, Level.STUDY),
-    0x00201202: (Level.SERIES, Level.STUDY),
-    0x00201204: (Level.SERIES, Level.STUDY),
-    0x00201206: (Level.SERIES, Level.SERIES),
-    0x00201208: (Level.SERIES, Level.SERIES),
-    0x00201209: (Level.SERIES, Level.SERIES),
+#: What they are counted by.
+_COUNTED_BY: Mapping[Level, AnyColumn] = {
+    Level.PATIENT: studies.c.patient,
+    Level.STUDY: series.c.study,
+    Level.SERIES: series.c.id,
 }
 
 
-def _list_statement(key: Key) -> Select[Any]:
+def _count_statement(level: Level, tags: Sequence[int], ids: Sequence[int]) -> Select[Any]:
+    by = _COUNTED_BY[level]
+    tables = _chain(Level.SERIES, Level.STUDY if level is Level.PATIENT else Level.SERIES)
+    return select(by, *(_COUNTS[tag] for tag in tags)).select_from(tables).where(by.in_(ids)).group_by(by)
+
+
+def _list_statement(key: Key, ids: Sequence[int]) -> Select[Any]:
     column = TABLES[key.level].c[key.column or ""]
-    return select(series.c.study, column).select_from(_chain(key.level, Level.SERIES)).distinct()
+    found = select(series.c.study, column).select_from(_chain(key.level, Level.SERIES))
+    return found.where(series.c.study.in_(ids)).distinct()
+
+
+def _lists(rows: Sequence[AnyRow]) -> dict[int, Value]:
+    """Return what belongs to each id, sorted."""
+    found: dict[int, list[str]] = {}
+    for parent, value in rows:
+        if value:
+            found.setdefault(parent, []).append(value)
+    return {parent: sorted(values) if len(values) > 1 else values[0] for parent, values in found.items()}
 
 
 # Responses
