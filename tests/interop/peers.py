@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -371,6 +372,25 @@ def pynetdicom_scp(
         ae.shutdown()
 
 
+class _Checkpoint(threading.Event):
+    """Where pynetdicom holds its reading thread while an operation waits for its own responses.
+
+    Its own event lets that thread slip through, and swallow the response of a peer that is as quick as ours: an operation
+    that clears it takes a thread for held that has only not left its previous pause. Here clearing waits until it is held.
+    """
+
+    def __init__(self, association: PeerAssociation) -> None:
+        super().__init__()
+        self._association = association
+        self.set()
+
+    def clear(self) -> None:
+        super().clear()
+        deadline = time.monotonic() + 5
+        while not self._cond._waiters and self._association.is_alive() and time.monotonic() < deadline:  # type: ignore[attr-defined]
+            time.sleep(0.0001)
+
+
 @contextmanager
 def pynetdicom_scu(
     port: int,
@@ -403,12 +423,14 @@ def pynetdicom_scu(
         tls_args=None if ssl is None else (ssl, "localhost"),
         max_pdu=max_pdu,
     )
+    association._reactor_checkpoint = _Checkpoint(association)
     try:
         yield association
     finally:
         if association.is_established:
             association.release()
-        association.join(10)
+        if association.is_alive():
+            association.join(10)
 
 
 @contextmanager
