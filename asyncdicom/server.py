@@ -63,6 +63,8 @@ logger = logging.getLogger("asyncdicom.server")
 
 #: Seconds that an association must be idle for a server that stops not to wait for it.
 _GRACE = 0.5
+#: Seconds that a connection may take to associate before others are let in its place, when there are too many.
+_PATIENCE = 2.0
 
 Peers = Mapping[str, "str | Address"] | Callable[[str], Any]
 
@@ -359,10 +361,15 @@ class Server:
                     self._idle.set()
 
     def _shed(self) -> None:
-        """Close the oldest connection that has not associated, when there are too many of them."""
+        """Close the oldest connection that has not associated, when there are too many of them.
+
+        One that came a moment ago gets its chance: a burst of honest peers is no attack, until it is far too large.
+        """
         limit = self.limits.unassociated
-        if limit is not None and len(self._unassociated) > limit:
-            oldest = next(iter(self._unassociated.values()))
+        if limit is None or len(self._unassociated) <= limit:
+            return
+        oldest = next(iter(self._unassociated.values()))
+        if current_time() - oldest.started > _PATIENCE or len(self._unassociated) > 8 * limit:
             del self._unassociated[oldest.number]
             oldest.scope.cancel()
 

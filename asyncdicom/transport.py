@@ -44,6 +44,8 @@ __all__ = ["Listener", "StreamTransport", "TLSTransport", "Transport", "listen",
 
 #: A task that finds its bytes ready yields to others after this time, in seconds.
 _TIME_SLICE = 0.005
+#: Connections that are accepted before those that were are served.
+_ACCEPT_BURST = 32
 #: Received bytes that may wait in an asyncio transport before the socket is no longer read.
 _HIGH_WATER = RECEIVE_SIZE
 #: Seconds that closing may take; what has not gone out by then is dropped.
@@ -875,7 +877,7 @@ class Listener:
                 await anyio.wait_readable(sock)
             except (anyio.ClosedResourceError, OSError, ValueError):
                 return
-            while not self._closed:
+            for _ in range(_ACCEPT_BURST):
                 try:
                     connection, _ = sock.accept()
                 except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -889,6 +891,10 @@ class Listener:
                     break  # a connection that died in the queue is not our fault
                 connection.setblocking(False)
                 yield connection
+                if self._closed:
+                    return
+            else:
+                await checkpoint()  # those that were accepted get their turn
 
     def close(self) -> None:
         """Stop listening."""
