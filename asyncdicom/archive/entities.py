@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from .identifier import Attributes, Buffer, Element, Value, decode_head
+from .identifier import Attributes, Buffer, Element, decode_head, suits
 from .matching import IdentifierError, normal_text
 from .model import KEYS, STORED, UNIQUE, Level
 from .schema import COLUMNS, column_values
@@ -21,7 +21,7 @@ __all__ = ["InstanceRow", "NewInstance", "Prepared", "Stored", "items_from_json"
 
 #: Longer identities are hashed: they are keys of an index.
 _LONGEST_IDENTITY = 200
-#: An attribute with more characters or items is not kept; nobody looks for it.
+#: An attribute with more characters or values is not kept; nobody looks for it.
 _LONGEST_ATTRIBUTE = 1 << 16
 
 STUDY_INSTANCE_UID = UNIQUE[Level.STUDY].tag
@@ -40,6 +40,8 @@ Stored: TypeAlias = dict[str, Any]
 NAMES: Mapping[Level, list[tuple[int, str]]] = {
     level: [(tag, key.name) for tag, key in keys.items() if not key.computed] for level, keys in KEYS.items()
 }
+
+_VRS = {tag: key.vr for keys in KEYS.values() for tag, key in keys.items()}
 
 
 def read_attributes(data: Buffer, transfer_syntax_uid: str) -> Attributes:
@@ -122,8 +124,13 @@ def items_from_json(items: list[dict[str, Any]]) -> list[Attributes]:
     ]
 
 
-def _is_kept(value: Value) -> bool:
-    """Say whether a value is text or numbers, not empty, and not too long."""
+def _is_kept(tag: int, element: Element) -> bool:
+    """Say whether an element has a value, not too long, that suits the attribute."""
+    vr, value = element
+    if vr != _VRS.get(tag) and not suits(_VRS.get(tag, "UN"), value):
+        return False
+    if vr == "SQ":
+        return isinstance(value, list) and value != [] and len(_encode(_to_json(value))) <= _LONGEST_ATTRIBUTE
     if isinstance(value, str | list):
         return 0 < len(value) <= _LONGEST_ATTRIBUTE
     return not isinstance(value, bytes)
@@ -192,7 +199,7 @@ class Prepared:
 
 
 def prepare(instance: NewInstance) -> Prepared:
-    attributes = {tag: element for tag, element in instance.attributes.items() if _is_kept(element.value)}
+    attributes = {tag: element for tag, element in instance.attributes.items() if _is_kept(tag, element)}
     values = columns(Level.IMAGE, attributes)
     values["sop_class_uid"] = instance.uid(SOP_CLASS_UID)
     values["sop_instance_uid"] = uid = instance.sop_instance_uid

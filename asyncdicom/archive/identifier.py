@@ -34,6 +34,7 @@ __all__ = [
     "encode_identifier",
     "from_dataset",
     "is_multiple",
+    "suits",
     "vr_of",
 ]
 
@@ -66,6 +67,9 @@ PIXEL_DATA = 0x7FE00010
 
 #: How deep sequences may be nested. No key of a Query/Retrieve model needs more than three levels.
 _NESTING = 32
+#: How many elements and items a data set may have. Each costs a microsecond or two and some hundred bytes; the longest
+#: identifiers of real peers have some hundred.
+_MOST = 50_000
 #: How much a deflated data set may grow to, in bytes; an identifier as it is received is at most as long.
 _INFLATED = 16 << 20
 #: How much of a deflated instance is inflated to find its attributes.
@@ -199,12 +203,13 @@ class _Reader:
     :param wanted: tags of the top level to keep; ``None`` keeps all.
     """
 
-    __slots__ = ("_data", "_stop", "_wanted")
+    __slots__ = ("_data", "_left", "_stop", "_wanted")
 
     def __init__(self, data: Buffer, wanted: frozenset[int] | None = None, stop: int = _UNDEFINED) -> None:
         self._data = data
         self._wanted = wanted
         self._stop = stop
+        self._left = _MOST
 
     def _head(self, layout: _Layout, position: int) -> tuple[int, str | None, int, int]:
         """Return tag, VR (``None`` if implicit), length and the position of the value."""
@@ -225,6 +230,11 @@ class _Reader:
         except error:
             raise _Truncated from None
 
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise DataSetError(f"a data set has more than {_MOST} elements and items")
+
     def elements(self, layout: _Layout, position: int, end: int | None, depth: int, into: list[_Raw]) -> int:
         """Append what is between *position* and *end*, or the item's delimiter, to *into*; return where that ends."""
         top = depth == 0
@@ -235,6 +245,7 @@ class _Reader:
                 if position >= limit:
                     return position
             tag, vr, length, start = self._head(layout, position)
+            self._count()
             if tag == _ITEM_END:
                 return start
             if top and tag >= self._stop:
@@ -329,6 +340,7 @@ class _Reader:
         limit = len(self._data) if end is None else end
         while position < limit:
             tag, _, length, start = self._head(layout, position)
+            self._count()
             if tag == _SEQUENCE_END:
                 return start
             if tag != _ITEM:
@@ -408,7 +420,8 @@ def decode_data_set(data: Buffer, transfer_syntax: str) -> Attributes:
     """Decode an identifier whole: every element, sequences included.
 
     :param transfer_syntax: UID; any but the four native ones is taken for Explicit VR Little Endian.
-    :raises DataSetError: it is truncated or malformed, nested over 32 levels, or inflates to over 16 MiB.
+    :raises DataSetError: it is truncated or malformed, nested over 32 levels, has over 50 000 elements and items, or
+        inflates to over 16 MiB.
     """
     if transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         data, whole = _inflate(data, _INFLATED)
@@ -529,6 +542,21 @@ def _pack_numbers(vr: str, value: Value, order: str) -> bytes:
         return pack(f"{order}{len(numbers)}{_NUMBERS[vr]}", *numbers)
     except (error, ValueError):
         raise DataSetError(f"a value cannot be encoded as {vr}") from None
+
+
+def suits(vr: str, value: Value) -> bool:
+    """Say whether a value can be encoded with a VR; files exist in which attributes have another than their own."""
+    if vr in _TEXT_VRS:
+        return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+    if vr == "SQ":
+        return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    if vr not in _NUMBERS and vr != "AT":
+        return isinstance(value, bytes)
+    try:
+        _pack_numbers(vr, value, "<")
+    except DataSetError:
+        return False
+    return not isinstance(value, str)
 
 
 class IdentifierWriter:

@@ -138,6 +138,7 @@ class Index:
     def __init__(self, url: str, *, connections: int = 8, durable: bool = False) -> None:
         self._engine = open_engine(url, connections=connections, durable=durable)
         self._lock = threading.Lock()
+        self._closed = False
         self._known: dict[_ParentKey, _Parent] = {}
         self._unknown: dict[frozenset[int], frozenset[int]] = {}  # most parents lack the same
         try:
@@ -148,8 +149,9 @@ class Index:
             raise
 
     def close(self) -> None:
-        """Close all connections. Searches end with an error of the database; may be called again."""
+        """Close all connections; what is asked for later raises :class:`RuntimeError`. May be called again."""
         with self._lock:
+            self._closed = True
             self._engine.dispose()
 
     def __enter__(self) -> Index:
@@ -163,12 +165,14 @@ class Index:
     # Transactions
 
     def _reading(self) -> AbstractContextManager[Connection]:
+        if self._closed:
+            raise RuntimeError("the index is closed")
         return self._engine.connect()
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """Give a connection with a write transaction, which is committed at the end."""
-        with self._lock, self._engine.connect() as plain:
+        with self._lock, self._reading() as plain:
             connection = plain.execution_options(write=True)
             with connection.begin():
                 try:

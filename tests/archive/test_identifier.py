@@ -297,6 +297,7 @@ MALFORMED = {
     "an element where an item is due": b"\x40\x00\x75\x02SQ\0\0\x0c\0\0\0" + b"\x10\x00\x10\x00PN\x04\x00A^B ",
     "half a number": b"\x28\x00\x10\x00US\x03\x00abc",
     "a delimiter outside": b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\x10\x00\x10\x00PN\x04\x00A^B ",
+    "a million items": b"\x40\x00\x75\x02SQ\0\0" + pack("<I", 8_000_000) + b"\xfe\xff\x00\xe0\0\0\0\0" * 1_000_000,
     "nested sequences": nested(10_000, undefined=False),
     "nested sequences without lengths": nested(10_000, undefined=True),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -21,6 +23,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 
 from asyncdicom.archive import search
 from asyncdicom.archive.entities import InstanceRow, NewInstance, read_attributes
@@ -29,6 +33,7 @@ from asyncdicom.archive.index import Index
 from asyncdicom.archive.matching import IdentifierError
 from asyncdicom.archive.model import KEYS, Level, Model
 from asyncdicom.archive.query import Semantics, parse_find, parse_retrieve
+from asyncdicom.archive.schema import metadata
 
 from . import naive
 from .corpus import family, instance, real_files
@@ -731,6 +736,45 @@ def test_hostile_values_are_stored_and_do_no_harm(small: Index, value: str) -> N
     assert "1.2.3.1" in uids(small)
 
 
+MISFITS = [
+    ("Rows", "LO", "many"),
+    ("Rows", "UL", 70_000),
+    ("Rows", "SL", -1),
+    ("Rows", "FD", 1.5),
+    ("Rows", "SQ", [Dataset()]),
+    ("PatientName", "US", 7),
+    ("PatientName", "SQ", [Dataset()]),
+    ("PatientName", "OB", b"Doe"),
+    ("OtherPatientNames", "US", [1, 2]),
+    ("RequestAttributesSequence", "LO", "text"),
+    ("StudyDate", "US", 20240),
+    ("SeriesNumber", "IS", "9" * 400),
+    ("StudyTime", "TM", "not a time"),
+]
+
+
+@pytest.mark.parametrize(("keyword", "vr", "value"), MISFITS)
+def test_a_value_that_does_not_suit_its_attribute_spoils_no_response(
+    small: Index, keyword: str, vr: str, value: Any
+) -> None:
+    ds = instance(70, study=70, patient="P70")
+    ds.add(DataElement(keyword, vr, value))
+    assert small.add([new(ds)]) == [None]
+    everything = query(QueryRetrieveLevel="IMAGE", **dict.fromkeys([*LEVEL_OF, "SOPInstanceUID"], ""))
+    assert "1.2.3.70.1.70" in [match.SOPInstanceUID for match in find(small, everything)]
+
+
+def test_a_sequence_of_any_size_is_stored(small: Index) -> None:
+    item = Dataset()
+    item.RequestedProcedureID = "x" * 16
+    ds = instance(71, study=71, RequestAttributesSequence=[item] * 20_000)
+    assert small.add([new(ds)]) == [None]
+    (match,) = find(
+        small, query(QueryRetrieveLevel="SERIES", StudyInstanceUID="1.2.3.71", RequestAttributesSequence=[])
+    )
+    assert match["RequestAttributesSequence"].is_empty
+
+
 HOSTILE_KEYS = [
     {"PatientName": "*?" * 30_000},
     {"PatientName": "*a" * 30_000},
@@ -880,6 +924,62 @@ def test_closing_leaves_no_descriptor_and_one_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["index.sqlite"]
     with Index(f"sqlite:///{tmp_path}/index.sqlite") as again:
         assert len(uids(again)) > 5
+
+
+def test_a_closed_index_says_so(index: Index) -> None:
+    index.add(crowd(0, 100))
+    wanted = parse_find(from_dataset(query(QueryRetrieveLevel="IMAGE", SOPInstanceUID="")), Model.STUDY_ROOT)
+    pages = index.find(wanted)
+    next(pages)
+    index.close()
+    for ask in (lambda: next(pages), lambda: index.add(crowd(100, 101)), lambda: index.get(["1.2"])):
+        with pytest.raises(RuntimeError, match="closed"):
+            ask()
+
+
+WRITER = """
+import sys
+from asyncdicom.archive.entities import NewInstance
+from asyncdicom.archive.identifier import Element
+from asyncdicom.archive.index import Index
+
+index = Index(sys.argv[1])
+for number in range(1_000_000):
+    uids = {0x00080016: "1.2", 0x00080018: f"1.3.{number}", 0x0020000D: f"1.4.{number // 10}", 0x0020000E: f"1.5.{number // 5}"}
+    attributes = {tag: Element("UI", uid) for tag, uid in uids.items()}
+    index.add([NewInstance(attributes=attributes, transfer_syntax_uid="1.2", path="p", size=1)])
+    print(number, flush=True)
+"""
+
+
+def test_what_was_added_is_there_after_the_process_was_killed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/index.sqlite"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    with writer, writer.stdout as said:
+        for line in said:
+            if int(line) == 120:
+                writer.kill()
+                break
+        acknowledged = max([120, *(int(line) for line in said)])
+    with Index(url) as index:
+        present = index.get(f"1.3.{number}" for number in range(acknowledged + 1))
+        assert len(present) == acknowledged + 1
+        assert sum(map(len, index.all())) <= acknowledged + 2
+        keys = query(QueryRetrieveLevel="STUDY", StudyInstanceUID="1.4.3", NumberOfStudyRelatedInstances="")
+        assert [match.NumberOfStudyRelatedInstances for match in find(index, keys)] == [10]
+
+
+def test_the_statements_suit_postgresql() -> None:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    for table in metadata.sorted_tables:
+        text = str(CreateTable(table).compile(dialect=dialect))
+        assert "BIGSERIAL" in text
+        assert 'COLLATE "C"' in text
+    for level, keys, _ in FINDS:
+        wanted = parse_find(from_dataset(query(QueryRetrieveLevel=level, **keys)), Model.PATIENT_ROOT)
+        searched = search.Search(wanted, wanted.level, lambda row, entity: None)
+        assert "LIMIT" in str(searched._statement.compile(dialect=dialect))
 
 
 def test_a_database_in_memory_is_refused() -> None:
