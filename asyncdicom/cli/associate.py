@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
+
+from anyio import move_on_after
 
 from .. import Association, PresentationContext, connect
 from ..exceptions import (
@@ -17,9 +20,15 @@ from ..exceptions import (
     StatusError,
 )
 from .arguments import client_ssl, client_timeouts
+from .interrupt import Interrupt
 from .outcome import CommandError, Exit
 
 __all__ = ["associate", "connection_options"]
+
+logger = logging.getLogger("asyncdicom.cli")
+
+#: Seconds that a release may take when the user has interrupted us.
+_PATIENCE = 3.0
 
 
 def connection_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -29,9 +38,14 @@ def connection_options(options: argparse.Namespace) -> dict[str, Any]:
 
 @asynccontextmanager
 async def associate(
-    options: argparse.Namespace, contexts: Iterable[str | PresentationContext], **arguments: Any
+    options: argparse.Namespace,
+    contexts: Iterable[str | PresentationContext],
+    interrupt: Interrupt,
+    **arguments: Any,
 ) -> AsyncIterator[Association]:
     """Associate with the peer that the command line names.
+
+    What was done is done, so a peer that does not answer to the release is no failure.
 
     :raises CommandError: there is no association; its exit status says so.
     """
@@ -47,10 +61,19 @@ async def associate(
     try:
         yield association
     except (CommandError, DataSetError, NoPresentationContext, StatusError):
-        # The operation failed, the association did not: end it as it should be.
-        await connection.__aexit__(None, None, None)
+        # The operation failed, the association did not: it ends as it should.
+        await _release(connection, interrupt)
         raise
     except BaseException:
         await connection.__aexit__(*sys.exc_info())
         raise
-    await connection.__aexit__(None, None, None)
+    await _release(connection, interrupt)
+
+
+async def _release(connection: connect, interrupt: Interrupt) -> None:
+    """Release, or abort if that does not succeed; soon, if the user wants to leave."""
+    with move_on_after(None if interrupt.signal is None else _PATIENCE):
+        try:
+            await connection.__aexit__(None, None, None)
+        except DicomNetworkError as exc:
+            logger.info("the association was not released: %s", exc)

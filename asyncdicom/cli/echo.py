@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     times: list[float] = []
 
     async def echo(interrupt: Interrupt) -> int:
-        async with associate(options, [VERIFICATION], **arguments) as association:
+        async with associate(options, [VERIFICATION], interrupt, **arguments) as association:
             with interrupt.gently():
                 for number in range(1, options.repeat + 1):
                     start = perf_counter()

@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     async def find(interrupt: Interrupt) -> int:
         nonlocal start, truncated
         model = query.sop_class("FIND")
-        async with associate(options, [model], **arguments) as association:
+        async with associate(options, [model], interrupt, **arguments) as association:
             start = perf_counter()
             matches = association.find(query.identifier, model, limit=options.limit)
             status = Exit.DONE

@@ -123,7 +123,7 @@ class _Retrieval:
         fruitless = 0
         while identifiers and plan and interrupt.signal is None and fruitless <= _FRUITLESS:
             before = len(self._there)
-            async with associate(self._options, plan.take(model), **self._arguments) as association:
+            async with associate(self._options, plan.take(model), interrupt, **self._arguments) as association:
                 self.started = self.started or perf_counter()
                 with interrupt.gently():
                     await self._retrieve(association, model, identifiers)
@@ -142,7 +142,7 @@ class _Retrieval:
         each = self._options.without_bulk_data and not self._query.value("SOPInstanceUID")
         listing = Listing()
         try:
-            async with associate(self._options, models(self._query), **self._arguments) as association:
+            async with associate(self._options, models(self._query), interrupt, **self._arguments) as association:
                 with interrupt.gently(), self._screen.bar("asking what there is") as bar:
                     listing = await list_instances(association, self._query, bar, each=each)
         except CommandError as exc:

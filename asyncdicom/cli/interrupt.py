@@ -57,7 +57,12 @@ class Interrupt:
         self._task = asyncio.current_task()
         status = Exit.INTERRUPTED
         with CancelScope() as self._outer, self._listening():
-            status = Exit(await command(self))
+            try:
+                status = Exit(await command(self))
+            except Exception:
+                # What fails while one leaves is of no interest.
+                if self.signal is None:
+                    raise
         if self.signal is None:
             return status
         return Exit.TERMINATED if self.signal == signal.SIGTERM else Exit.INTERRUPTED

@@ -14,6 +14,7 @@ import tempfile
 from functools import partial
 from typing import Protocol
 
+import anyio
 from anyio import to_thread
 
 from ..dataset import FileSource
@@ -23,6 +24,9 @@ from .outcome import CommandError, Exit
 __all__ = ["Folder", "Incoming", "Kept"]
 
 _CHUNK = 1 << 20
+
+#: Seconds that an instance waits for another one of its UID that has begun to arrive before it.
+_PATIENCE = 5.0
 
 
 class Incoming(Protocol):
@@ -38,9 +42,9 @@ class Kept(enum.Enum):
     """What became of an instance."""
 
     NEW = "new"
-    SAME = "same"  # it was there, with the same data set
-    REPLACED = "replaced"
-    REFUSED = "refused"  # the first one stays
+    SAME = "there already"  # with the same data set
+    REPLACED = "replaced another content"
+    REFUSED = "dropped for another content"  # the first one stays
 
 
 class Folder:
@@ -56,7 +60,7 @@ class Folder:
         self.bytes = 0
         self._suffix = suffix
         self._replace = replace
-        self._writing: set[str] = set()
+        self._writing: dict[str, anyio.Event] = {}
         self._numbers = itertools.count(1)
 
     def prepare(self) -> None:
@@ -87,12 +91,13 @@ class Folder:
         if uid in self._writing or _exists(path):
             kept = await self._beside(instance, path)
         else:
-            self._writing.add(uid)
+            written = self._writing[uid] = anyio.Event()
             try:
                 # Not replacing: another process may have been quicker.
                 await instance.save(path, replace=False)
             finally:
-                self._writing.discard(uid)
+                del self._writing[uid]
+                written.set()
             kept = Kept.NEW
         if kept is Kept.NEW or kept is Kept.REPLACED:
             self.bytes += _size(path)
@@ -102,6 +107,11 @@ class Folder:
         hidden = os.path.join(self.path, f".asyncdicom-{os.getpid()}-{next(self._numbers)}.part")
         await instance.save(hidden)
         try:
+            first = self._writing.get(instance.sop_instance_uid)
+            if first is not None:
+                # Whoever is slow for long will find its place taken, and fail.
+                with anyio.move_on_after(_PATIENCE):
+                    await first.wait()
             return await to_thread.run_sync(partial(self._settle, hidden, path))
         finally:
             _remove(hidden)

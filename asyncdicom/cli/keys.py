@@ -324,7 +324,7 @@ def _checked_level(level: str, model: str) -> str:
     level = "IMAGE" if level == "INSTANCE" else level
     if level not in LEVELS:
         names = ", ".join(name.lower() for name in levels)
-        raise _usage(f"{level.lower()!r} is no level: expected {names}{close_match(level, levels)}")
+        raise _usage(f"{level.lower()!r} is no level: expected {names}{close_match(level, names.split(', '))}")
     if level not in levels:
         raise _usage(f"the {model} model has no level {level.lower()}: expected {', '.join(levels).lower()}")
     return level

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
 
     async def move(interrupt: Interrupt) -> int:
         model = query.sop_class("MOVE")
-        async with associate(options, [model], **arguments) as association:
+        async with associate(options, [model], interrupt, **arguments) as association:
             start = perf_counter()
             operation = association.move(query.identifier, model, destination=options.to, check=False)
             with interrupt.gently(), screen.bar(f"moving to {options.to}") as bar:
@@ -53,8 +53,10 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         response = operation.response
         if response is None:
             return Exit.FAILED
-        if response.status.is_success or operation.progress.total is not None or _done(operation.progress):
-            screen.line(f"moved {_summary(operation.progress)} to {options.to} in {span(seconds)}")
+        # A final response may come without counters; then those of the last pending one count.
+        progress = operation.progress if response.progress.completed is None else response.progress
+        if response.status.is_success or progress.total is not None or _done(progress):
+            screen.line(f"moved {_summary(progress)} to {options.to} in {span(seconds)}")
         return _judge(response, screen, interrupted=interrupt.signal is not None)
 
     return run_client(move)

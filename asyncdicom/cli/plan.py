@@ -78,7 +78,7 @@ def _proposals(classes: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield from ((uid, _NATIVE) for uid in classes)
     for uid in videos:
         yield from ((uid, (str(syntax),)) for syntax in _OTHER_SYNTAXES if "MPEG" in syntax.name)
-    for syntaxes, concerned in ((_USUAL_SYNTAXES, images), (_OTHER_SYNTAXES, images), (_SINGLE, classes)):
+    for syntaxes, concerned in ((_USUAL_SYNTAXES, images), (_SINGLE, classes), (_OTHER_SYNTAXES, images)):
         for syntax in syntaxes:
             yield from ((uid, (str(syntax),)) for uid in concerned)
 

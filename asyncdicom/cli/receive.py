@@ -1,8 +1,8 @@
 """Receive instances into a folder, as a storage SCP: <SOP Instance UID>.dcm.
 
 Any storage SOP class is accepted, private ones too, in any transfer syntax, and any called AE title unless --called names
-those that are accepted. An instance that is there already with the same data set is accepted again; one with another data
-set is refused, and the first one stays.
+those that are accepted. An instance that is there already with another data set is replaced, in one step, unless
+--on-duplicate says otherwise.
 
 example:
   asyncdicom receive incoming --listen STORE@0.0.0.0:11112
@@ -11,16 +11,17 @@ example:
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from .arguments import Parser, add_server_options, ae_title, server_limits, server_ssl, server_timeouts
-from .screen import Screen, clean, counted, size
+from .screen import Screen, amount, clean, counted, size
 
 if TYPE_CHECKING:
     import anyio
 
     from .. import Association, Server
-    from .keep import Folder
+    from .keep import Folder, Kept
 
 __all__ = ["add_arguments", "run"]
 
@@ -34,9 +35,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--on-duplicate",
         choices=("refuse", "keep", "replace"),
-        default="refuse",
-        help="another content for an instance that is there: refuse it (the default), keep the first one and report "
-        "success, or replace it",
+        default="replace",
+        help="another content of an instance that is there: refuse it, keep the first one and report success, or replace "
+        "that (the default)",
     )
     add_server_options(parser)
 
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         kept = await folder.keep(request)
         if kept is Kept.REFUSED and options.on_duplicate == "refuse":
             raise StatusError(_DUPLICATE, "another content is there already")
-        received.add(request.association)
+        received.add(request.association, kept)
 
     def make() -> Server:
         return Server(services, options.listen, ssl=tls, called=options.called, limits=limits, timeouts=timeouts)
@@ -83,14 +84,14 @@ class _Received:
     def __init__(self, screen: Screen, folder: Folder) -> None:
         self._screen = screen
         self._folder = folder
-        self._counts: dict[Association, int] = {}
+        self._counts: dict[Association, Counter[Kept]] = {}
         self._total = 0
         self._begun: anyio.Event | None = None
 
-    def add(self, association: Association) -> None:
+    def add(self, association: Association, kept: Kept) -> None:
         """Count an instance."""
         self._total += 1
-        self._counts[association] = self._counts.get(association, 0) + 1
+        self._counts.setdefault(association, Counter())[kept] += 1
         if self._begun is not None:
             self._begun.set()
 
@@ -110,8 +111,11 @@ class _Received:
     def _say(self, association: Association) -> None:
         peer = association.peer
         where = f" ({peer.address[0]})" if isinstance(peer.address, tuple) else ""
+        counts = self._counts.pop(association)
+        parts = [f"{amount(number)} {kept.value}" for kept, number in counts.items() if kept.value != "new"]
+        text = counted(counts.total(), "instance") + (f" ({', '.join(parts)})" if parts else "")
         try:
-            self._screen.line(clean(f"{peer.ae_title}{where}: {counted(self._counts.pop(association), 'instance')}"))
+            self._screen.line(clean(f"{peer.ae_title}{where}: {text}"))
         except OSError:
             pass  # nobody reads it: no reason to stop
 

@@ -181,7 +181,9 @@ class _Sender:
         while losses < _MOST_LOSSES:
             before = self._tally.answered
             try:
-                async with associate(self._options, contexts, async_operations=(window, 1), **arguments) as association:
+                async with associate(
+                    self._options, contexts, self._interrupt, async_operations=(window, 1), **arguments
+                ) as association:
                     self._associated = True
                     with self._interrupt.gently():
                         lost = await self._fill(association, ahead, window)

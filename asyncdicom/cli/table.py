@@ -94,7 +94,14 @@ def json_line(match: Dataset) -> str:
 
     What is not printable is escaped, so that it can be looked at on a terminal.
     """
-    values = match.to_json_dict(suppress_invalid_tags=True)
+    values: dict[str, Any] = {}
+    for element in match:
+        try:
+            value = element.to_json_dict(bulk_data_element_handler=None, bulk_data_threshold=1024)
+        except Exception:
+            # Not what its VR says. Left out it would be lost; as text somebody may make something of it.
+            value = {"vr": element.VR, "Value": [str(element.value)]}
+        values[f"{element.tag:08X}"] = value
     if "00080005" in values:
         values["00080005"]["Value"] = ["ISO_IR 192"]  # of the JSON text (PS3.18 F.2)
     try:
