@@ -174,12 +174,12 @@ class Index:
         """Give a connection with a write transaction, which is committed at the end."""
         with self._lock, self._reading() as plain:
             connection = plain.execution_options(write=True)
-            with connection.begin():
-                try:
+            try:
+                with connection.begin():
                     yield connection
-                except BaseException:
-                    self._known.clear()  # it holds what is not going to be there
-                    raise
+            except BaseException:
+                self._known.clear()  # it holds what is not going to be there, also if it was the commit that failed
+                raise
 
     def _change(self, change: Callable[[Connection], T]) -> T:
         """Make a change; once more if it failed because another process made one."""

@@ -712,6 +712,21 @@ def test_a_failed_change_changes_nothing(small: Index) -> None:
     assert small.add([new(instance(61, study=60, patient="P60"))]) == [None]
 
 
+def test_a_failed_commit_leaves_nothing_in_mind(index: Index) -> None:
+    def fail(_: object) -> None:
+        raise OSError("disk full")
+
+    event.listen(index._engine, "commit", fail)
+    with pytest.raises(OSError, match="disk full"):
+        index.add([new(instance(1, study=1, patient="P1"))])
+    event.remove(index._engine, "commit", fail)
+    # These take the numbers that the first would have had.
+    assert index.add([new(instance(1, study=2, patient="P2"))]) == [None]
+    assert index.add([new(instance(1, study=1, patient="P1"))]) == [None]
+    assert uids(index, PatientID="P1") == ["1.2.3.1"]
+    assert uids(index, PatientID="P2") == ["1.2.3.2"]
+
+
 # Hostile values
 
 HOSTILE_VALUES = [
