@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "get": "retrieve instances into a folder (C-GET)",
         "move": "have instances sent to another application entity (C-MOVE)",
         "receive": "receive instances into a folder (a storage SCP)",
+        "archive": "serve a folder as a Query/Retrieve archive",
     }
 )
 
