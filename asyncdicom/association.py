@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -118,6 +119,9 @@ _SEVERAL_RESPONSES = frozenset({CFindRSP, CGetRSP, CMoveRSP})
 #: The most requests of ours that are outstanding when the window is unlimited: Message IDs have 16 bits.
 _UNLIMITED = 65_000
 
+#: Bytes of responses that wait for a slow consumer, at most, while others read on; then they have to wait for it, too.
+_MOST_HELD = 1 << 20
+
 Query = "Dataset | Mapping[str, object] | bytes | None"
 
 
@@ -175,6 +179,8 @@ class Association(Connection):
         self._last_message_id = 0
         self._slot_waiters: deque[Box[None]] = deque()
         self._zombies: set[Exchange] = set()
+        self._full: set[Exchange] = set()  # those whose consumer is so slow that nothing more is read
+        self._thread = threading.get_ident()
         self._orphans: list[tuple[SubOperation, Status]] = []
         self._cleaning = False
         # As SCP.
@@ -299,11 +305,13 @@ class Association(Connection):
         if self._exchanges.pop(exchange.message_id, None) is not None:
             exchange.done = True
             self._zombies.discard(exchange)
+            self._not_full(exchange)
             self._free_slot()
 
     def _forget(self, exchange: Exchange) -> None:
         """Give up on an exchange: its slot frees when its response comes, or now if nothing was sent."""
         exchange.items.clear()
+        self._not_full(exchange)
         if not exchange.sent or self.ended:
             self._remove(exchange)
         elif not exchange.done:
@@ -361,7 +369,7 @@ class Association(Connection):
         try:
             await self._send_request(exchange, make(exchange.message_id), data)
             await self._wait_exchange(exchange)
-            response = exchange.items.popleft()
+            response = self._take(exchange)
         except BaseException:
             self._forget(exchange)
             raise
@@ -414,7 +422,7 @@ class Association(Connection):
         while not exchange.done or exchange.items:
             if not exchange.items:
                 await self.wait(exchange, None, "cancel")
-            entry = exchange.items.popleft()
+            entry = self._take(exchange)
             if isinstance(entry, SubOperation):
                 if entry.incoming is not None:
                     await entry.incoming.discard()
@@ -450,10 +458,32 @@ class Association(Connection):
             self.abort_now(lambda: RemoteProtocolError(f"the association was aborted: {text}"))
             return
         response = Response(message, exchange.context, data)
-        if not (response.status.is_pending and exchange.expects in _SEVERAL_RESPONSES):
+        pending = response.status.is_pending and exchange.expects in _SEVERAL_RESPONSES
+        if not pending:
             self._remove(exchange)
-        if not exchange.discard:
+        if not exchange.discard and not (pending and exchange.abandoned):
             exchange.put(response)
+            if pending and exchange.size > _MOST_HELD:
+                self._full.add(exchange)
+
+    def _take(self, exchange: Exchange) -> Response | SubOperation:
+        """Take what was filed first, and read on if that was held up."""
+        item = exchange.take()
+        if self._full and exchange.size <= _MOST_HELD:
+            self._not_full(exchange)
+        return item
+
+    def _not_full(self, exchange: Exchange) -> None:
+        if exchange in self._full:
+            self._full.discard(exchange)
+            if self._room is not None and self.may_read():
+                self._room.set()
+
+    def _abandon(self, exchange: Exchange) -> None:
+        """Note that an operation was dropped: called while its iterator is destroyed."""
+        exchange.abandoned = True
+        if self._full and threading.get_ident() == self._thread:
+            self._not_full(exchange)
 
     def _retrieving(self, message: CStoreRQ) -> Exchange | None:
         """Return the C-GET of ours that a C-STORE request belongs to: the one it names, or the oldest."""
@@ -504,7 +534,11 @@ class Association(Connection):
         self._active += 1
 
     def may_read(self) -> bool:
-        return len(self._held) < self.limits.outstanding
+        return len(self._held) < self.limits.outstanding and not self._full
+
+    def on_held(self, seconds: float) -> None:
+        for exchange in self._zombies:
+            exchange.deadline += seconds
 
     def on_surplus(self) -> None:
         if self._requests.items and self.wanted is not None:
@@ -721,7 +755,7 @@ class Association(Connection):
             assert message is not None
             await self._send_request(exchange, message, prepared.buffers or SourceOutgoing(prepared.source))
             await self._wait_exchange(exchange)
-            response = exchange.items.popleft()
+            response = self._take(exchange)
         except BaseException:
             self._forget(exchange)
             raise
@@ -755,7 +789,7 @@ class Association(Connection):
         priority: int,
         **fields: Any,
     ) -> Start:
-        uid = model or self._infer_model(_MODELS[verb])
+        uid = model or self._infer_model(verb)
         context = self.find_context(uid)
         identifier = query if isinstance(query, bytes) else make_identifier(query, keys, level, uid)
         if not isinstance(identifier, bytes):
@@ -767,12 +801,15 @@ class Association(Connection):
             identifier,
         )
 
-    def _infer_model(self, models: tuple[sop.SOPClass, ...]) -> str:
-        accepted = [model for model in models if self._by_class.get(model)]
-        if len(accepted) == 1:
+    def _infer_model(self, verb: type[CFindRQ] | type[CGetRQ] | type[CMoveRQ]) -> str:
+        """Return the only model that fits, Study Root if there are several."""
+        preferred, *others = _MODELS[verb]
+        accepted = [model for model in (preferred, *others) if self._by_class.get(model)]
+        if accepted:
             return accepted[0]
-        preferred = models[0]
-        return preferred if not accepted or preferred in accepted else accepted[0]
+        # No Query/Retrieve class: perhaps a worklist or another class with such an operation, by its keyword.
+        fitting = [uid for uid in self._by_class if sop.lookup(uid).keyword.endswith(_SUFFIXES[verb])]
+        return fitting[0] if len(fitting) == 1 else preferred
 
     def find(
         self,
@@ -1116,6 +1153,8 @@ def _checked(response: Response, check: bool) -> Response:
 _NO_CONTEXT = AcceptedContext(
     context_id=0, abstract_syntax="", transfer_syntax="", requestor_is_scu=True, requestor_is_scp=False
 )
+
+_SUFFIXES: Mapping[type[Message], str] = MappingProxyType({CFindRQ: "Find", CGetRQ: "Get", CMoveRQ: "Move"})
 
 _MODELS: Mapping[type[Message], tuple[sop.SOPClass, ...]] = MappingProxyType(
     {

@@ -166,11 +166,12 @@ class Outgoing(Protocol):
 class IncomingDataSet:
     """The data set of a C-STORE request on its way in; it holds the baton of its association until it ends."""
 
-    __slots__ = ("_connection", "_limit", "done", "failed", "size")
+    __slots__ = ("_connection", "_limit", "done", "failed", "since", "size")
 
     def __init__(self, connection: Connection, limit: int | None) -> None:
         self._connection = connection
         self._limit = math.inf if limit is None else limit
+        self.since = connection.now()
         self.done = False
         self.failed = False
         self.size = 0
@@ -272,6 +273,10 @@ class Connection(abc.ABC):
     @abc.abstractmethod
     async def before_reading(self) -> None:
         """Wait until :meth:`may_read`."""
+
+    @abc.abstractmethod
+    def on_held(self, seconds: float) -> None:
+        """React to our not having read for so many seconds, because the user was busy."""
 
     @abc.abstractmethod
     def on_surplus(self) -> None:
@@ -451,7 +456,7 @@ class Connection(abc.ABC):
             else:
                 await self._follow(box, deadline)
                 if not box.items and self._end is None and self.now() >= deadline:
-                    held = self._incoming is not None
+                    held = self._incoming is not None or not self.may_read()
                     deadline = self.now() + (seconds or 0) if held else self.expired(box, seconds, kind)
 
     def expired(self, box: Box[Any], seconds: float | None, kind: str) -> float:
@@ -464,7 +469,11 @@ class Connection(abc.ABC):
         try:
             while not box.items and self._end is None:
                 if not self.pump():
-                    await self.before_reading()
+                    if not self.may_read():
+                        start = self.now()
+                        await self.before_reading()
+                        self.on_held(self.now() - start)
+                        deadline += self.now() - start
                     await self.receive_some(min(deadline, self.pending_deadline()))
                 elif self._incoming is not None or self._has_own(box):
                     return
@@ -500,6 +509,7 @@ class Connection(abc.ABC):
         """Take the baton back from a data set that has ended."""
         if self._incoming is incoming:
             self._incoming = None
+            self.on_held(self.now() - incoming.since)
             self._pass_baton()
             if self._watching:
                 self.poll()

@@ -297,6 +297,21 @@ class _Sink:
             self._sink.abort()
 
 
+class _Pieces(AsyncIterator[bytes]):
+    """The pieces of a data set that is being received: no generator, as these do not like to be left half-way."""
+
+    def __init__(self, received: ReceivedData) -> None:
+        self._received = received
+
+    async def __anext__(self) -> bytes:
+        received = self._received
+        while (piece := await received._next()) is not None:
+            if len(piece):
+                return bytes(piece)
+        received.consumed = True
+        raise StopAsyncIteration
+
+
 class ReceivedData:
     """The data set of an instance that is being received.
 
@@ -329,16 +344,13 @@ class ReceivedData:
             raise LocalProtocolError("this instance is over: it was valid until the next one was asked for")
         return await self._incoming.next()
 
-    async def iter_data(self) -> AsyncIterator[bytes]:
-        """Yield the encoded data set piece by piece, at most about 256 KiB each, as it arrives.
+    def iter_data(self) -> AsyncIterator[bytes]:
+        """Iterate over the encoded data set piece by piece, at most about 256 KiB each, as it arrives.
 
-        :raises AssociationError: the association ended first.
+        :raises AssociationError: from the iterator: the association ended first.
         """
         self._begin()
-        while (piece := await self._next()) is not None:
-            if len(piece):
-                yield bytes(piece)
-        self.consumed = True
+        return _Pieces(self)
 
     async def read(self) -> bytes:
         """Return the encoded data set.

@@ -180,6 +180,7 @@ class Exchange(Box["Response | SubOperation"]):
         "message_id",
         "operation",
         "sent",
+        "size",
     )
 
     def __init__(self, message_id: int, context: AcceptedContext, expects: type[Message]) -> None:
@@ -191,6 +192,7 @@ class Exchange(Box["Response | SubOperation"]):
         self.done = False  # the final response was filed
         self.discard = False  # nobody wants the response any more
         self.abandoned = False  # the iterator was dropped
+        self.size = 0  # of what waits in the box, in bytes
         self.deadline = math.inf  # when the response is overdue, if nobody waits for it
         self.consumer: object = None  # the task that uses the operation
         self.operation: weakref.ref[Operation[Any]] | None = None
@@ -198,6 +200,21 @@ class Exchange(Box["Response | SubOperation"]):
     def begin(self) -> None:
         """Note that the request is on its way."""
         self.sent = True
+
+    def put(self, item: Response | SubOperation) -> None:
+        self.size += _weight(item)
+        super().put(item)
+
+    def take(self) -> Response | SubOperation:
+        """Return what was filed first."""
+        item = self.items.popleft()
+        self.size -= _weight(item)
+        return item
+
+
+def _weight(item: Response | SubOperation) -> int:
+    """Estimate what an item in a box takes, in bytes."""
+    return 500 + len(item.data_set_bytes or b"") if isinstance(item, Response) else 500
 
 
 class Iteration(AsyncGenerator[T, None], Generic[T]):
@@ -326,7 +343,7 @@ class Operation(Iteration[T]):
         await self._advance()
         while True:
             await association._wait_exchange(exchange)
-            entry = exchange.items.popleft()
+            entry = association._take(exchange)
             if isinstance(entry, SubOperation):
                 found = await self._sub_operation(entry)
                 if found is not None:
@@ -411,7 +428,7 @@ class Operation(Iteration[T]):
                 if exchange.done:
                     return
                 await association.wait(exchange, None, "cancel")
-            entry = exchange.items.popleft()
+            entry = association._take(exchange)
             if isinstance(entry, SubOperation):
                 if entry.incoming is not None:
                     await entry.incoming.discard()
@@ -427,7 +444,7 @@ class Operation(Iteration[T]):
     def __del__(self) -> None:
         exchange = getattr(self, "_exchange", None)
         if exchange is not None and not self._closed:
-            exchange.abandoned = True
+            self._association._abandon(exchange)
             self._on_drop()
 
     def _on_drop(self) -> None:
