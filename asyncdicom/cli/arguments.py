@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "client_timeouts",
     "close_match",
     "count",
+    "parse",
     "seconds",
     "server_limits",
     "server_ssl",
@@ -46,11 +48,13 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        self.source: str | None = None  # the file that the words are from
 
     def error(self, message: str) -> NoReturn:
         from .screen import clean
 
-        self.exit(2, f"{self.prog}: {clean(message)} (see {self.prog} --help)\n")
+        where = "" if self.source is None else f"{self.source}: "
+        self.exit(2, f"{self.prog}: {clean(where + message)} (see {self.prog} --help)\n")
 
 
 def close_match(word: str, known: Iterable[str]) -> str:
@@ -205,50 +209,92 @@ def server_limits(options: argparse.Namespace) -> Limits:
 
 
 def client_ssl(options: argparse.Namespace) -> ssl.SSLContext | None:
-    """Make the TLS context of a client, or ``None``."""
+    """Make the TLS context of a client, or ``None``.
+
+    :raises CommandError: a file is not what it should be.
+    """
     if not (options.tls or options.tls_ca or options.tls_cert or options.tls_key):
         return None
-    import ssl
+    from .. import tls
 
-    return _tls(options, ssl.Purpose.SERVER_AUTH)
+    with _tls_files(options):
+        # Without an empty password a key that has one would be asked for on the terminal.
+        return tls.client_context(ca=options.tls_ca, certificate=options.tls_cert, key=options.tls_key, password="")
 
 
 def server_ssl(options: argparse.Namespace) -> ssl.SSLContext | None:
-    """Make the TLS context of a server, or ``None``."""
+    """Make the TLS context of a server, or ``None``.
+
+    :raises CommandError: a file is not what it should be, or the certificate is missing.
+    """
     if not (options.tls_ca or options.tls_cert or options.tls_key):
         return None
-    import ssl
-
+    from .. import tls
     from .outcome import CommandError, Exit
 
     if not options.tls_cert:
         raise CommandError("a server needs --tls-cert for TLS", Exit.USAGE)
-    context = _tls(options, ssl.Purpose.CLIENT_AUTH)
-    if options.tls_ca:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    with _tls_files(options):
+        return tls.server_context(options.tls_cert, options.tls_key, ca=options.tls_ca, password="")
 
 
-def _tls(options: argparse.Namespace, purpose: ssl.Purpose) -> ssl.SSLContext:
-    import ssl
-
+@contextmanager
+def _tls_files(options: argparse.Namespace) -> Iterator[None]:
+    """Say what is wrong with the files of a TLS context."""
     from .outcome import CommandError, Exit
 
     if options.tls_key and not options.tls_cert:
         raise CommandError("--tls-key is the key of a --tls-cert", Exit.USAGE)
-    for name in (options.tls_ca, options.tls_cert, options.tls_key):
-        if name is not None and not os.access(name, os.R_OK):
+    names = [name for name in (options.tls_ca, options.tls_cert, options.tls_key) if name is not None]
+    for name in names:
+        if not os.access(name, os.R_OK):
             raise CommandError(f"cannot read {name}", Exit.USAGE)
     try:
-        context = ssl.create_default_context(purpose, cafile=options.tls_ca)
-        if options.tls_cert:
-            # A passphrase would be asked for on the terminal, in the middle of nowhere.
-            context.load_cert_chain(options.tls_cert, options.tls_key, password=_no_passphrase)
-    except (ssl.SSLError, OSError, ValueError) as exc:
-        names = ", ".join(name for name in (options.tls_ca, options.tls_cert, options.tls_key) if name)
-        raise CommandError(f"no usable certificates or key in {names}: {exc}", Exit.USAGE) from exc
-    return context
+        yield
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        raise CommandError(f"no usable certificates or key in {', '.join(names)}: {exc}", Exit.USAGE) from exc
 
 
-def _no_passphrase() -> str:
-    raise ValueError("the key is protected by a passphrase")
+# A file of options.
+
+
+def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse the words of a command line, after those that a file of ``--config`` stands for.
+
+    :raises CommandError: the file cannot be read.
+    """
+    options = parser.parse_args(words)
+    path: str | None = getattr(options, "config", None)
+    if path is None:
+        return options
+    from_file = _words(path)
+    parser.source = path
+    _, unknown = parser.parse_known_args([*from_file, "DIR"])
+    if unknown:
+        parser.error(f"{unknown[0][2:].partition('=')[0]!r} is no option")
+    parser.source = None
+    return parser.parse_args([*from_file, *words])
+
+
+def _words(path: str) -> list[str]:
+    """Return what would stand on the command line instead of a file."""
+    import tomllib
+
+    from .outcome import CommandError, Exit
+
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except (OSError, ValueError) as exc:
+        reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
+        raise CommandError(f"{path}: {reason}", Exit.USAGE) from exc
+    words = []
+    for name, value in values.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, bool):
+                words += [f"--{name}"] if one else []
+            elif isinstance(one, str | int | float) and name not in ("help", "config"):
+                words.append(f"--{name}={one}")
+            else:
+                raise CommandError(f"{path}: {name!r} is no option that has such a value", Exit.USAGE)
+    return words

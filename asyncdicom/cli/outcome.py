@@ -49,13 +49,17 @@ class Command(Protocol):
 
 def run(name: str, command: Command, words: Sequence[str]) -> int:
     """Parse the arguments of a command, run it, and return its exit status, whatever happens."""
-    from .arguments import Parser
+    from .arguments import Parser, parse
 
     description, _, rest = (command.__doc__ or "").partition("\n\n")
     parser = Parser(prog=f"asyncdicom {name}", description=description.replace("``", ""), epilog=rest.strip())
     command.add_arguments(parser)
-    options = parser.parse_args(words)
     screen = Screen(parser.prog)
+    try:
+        options = parse(parser, words)
+    except CommandError as exc:
+        screen.error(str(exc))
+        return exc.status
     _start_logging(parser.prog, options.verbose)
     try:
         return _run(command, options, screen)

@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -23,14 +24,16 @@ from .screen import Screen, counted
 
 __all__ = ["run_server"]
 
+Make = Callable[[], AbstractAsyncContextManager[Server]]
+
 #: Files that are open besides those of associations.
 _OTHER_FILES = 128
 
 
-def run_server(options: argparse.Namespace, screen: Screen, make: Callable[[], Server], *background: Any) -> Exit:
+def run_server(options: argparse.Namespace, screen: Screen, make: Make, *background: Any) -> Exit:
     """Run a server until SIGTERM or Ctrl-C, and return the exit status.
 
-    :param make: makes the server; called on the event loop.
+    :param make: makes the server, which is entered on the event loop.
     :param background: async functions of the server, to be run beside it and cancelled at its end.
     :raises CommandError: it cannot listen, or there is no such event loop.
     """
@@ -43,7 +46,7 @@ def run_server(options: argparse.Namespace, screen: Screen, make: Callable[[], S
         return Exit.DONE
 
 
-async def _run(screen: Screen, make: Callable[[], Server], background: tuple[Any, ...]) -> Exit:
+async def _run(screen: Screen, make: Make, background: tuple[Any, ...]) -> Exit:
     failed: Exception | None = None
     status = Exit.DONE
     async with anyio.create_task_group() as tasks:
@@ -73,7 +76,7 @@ async def _run(screen: Screen, make: Callable[[], Server], background: tuple[Any
     return status
 
 
-async def _serve(screen: Screen, make: Callable[[], Server], background: tuple[Any, ...], asked: anyio.Event) -> None:
+async def _serve(screen: Screen, make: Make, background: tuple[Any, ...], asked: anyio.Event) -> None:
     async with make() as server:
         for address in server.addresses:
             screen.note(f"listening on {address}")
