@@ -85,6 +85,13 @@ _ROW = (
     instances.c.size,
 )
 
+# Made once: to make a statement takes SQLAlchemy longer than to execute it.
+_THERE = select(*_ROW).where(instances.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
+_INSERT = insert(instances)
+_COUNT = (
+    update(series).where(series.c.id == bindparam("which")).values(instances=series.c.instances + bindparam("more"))
+)
+
 
 def _instance_row(values: Sequence[Any]) -> InstanceRow:
     return InstanceRow(
@@ -244,7 +251,7 @@ class Index:
     def _get(self, connection: Connection, uids: Iterable[str]) -> dict[str, InstanceRow]:
         found = {}
         for chunk in _chunks(dict.fromkeys(uids)):
-            for row in connection.execute(select(*_ROW).where(instances.c.sop_instance_uid.in_(chunk))).all():
+            for row in connection.execute(_THERE, {"uids": chunk}).all():
                 found[row[1]] = _instance_row(row)
         return found
 
@@ -305,14 +312,8 @@ class Index:
         for level in _PARENT_TABLES:
             above = self._resolve(connection, level, fresh, above)
         rows = [one.values | {"series": parent} for one, parent in zip(fresh, above, strict=True)]
-        connection.execute(insert(instances), rows)
-        counts = Counter(above)
-        connection.execute(
-            update(series)
-            .where(series.c.id == bindparam("which"))
-            .values(instances=series.c.instances + bindparam("more")),
-            [{"which": which, "more": more} for which, more in counts.items()],
-        )
+        connection.execute(_INSERT, rows)
+        connection.execute(_COUNT, [{"which": which, "more": more} for which, more in Counter(above).items()])
         return results
 
     def _resolve(
