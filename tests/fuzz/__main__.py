@@ -16,17 +16,18 @@ def main() -> int:
         print("fuzzing needs Atheris: pip install 'asyncdicom[fuzz]'", file=sys.stderr)
         return 2
     with atheris.instrument_imports(include=["asyncdicom"]):
-        from . import targets
+        from . import session, targets
+    every = {**targets.TARGETS, "session": session.fuzz_session}
     from .corpus import seeds
 
-    if not names or names[0] not in targets.TARGETS:
-        print("targets:", ", ".join(targets.TARGETS), file=sys.stderr)
+    if not names or names[0] not in every:
+        print("targets:", ", ".join(every), file=sys.stderr)
         return 2
     name = names[0]
     with tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(seeds(name)):
             (Path(folder) / str(number)).write_bytes(seed)
-        atheris.Setup([sys.argv[0], *sys.argv[2:], folder], targets.TARGETS[name])
+        atheris.Setup([sys.argv[0], *sys.argv[2:], folder], every[name])
         atheris.Fuzz()
     return 0
 

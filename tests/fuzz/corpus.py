@@ -47,6 +47,10 @@ def seeds(target: str) -> Iterator[bytes]:
     elif target == "states":
         yield b"\0" + b"".join(b"\xff" + _REQUEST[start : start + 255] for start in range(0, len(_REQUEST), 255))
         yield bytes((1, 64)) + streams[0][:64] + b"\0\1\2\3\4"
+    elif target == "session":
+        for stream in streams:
+            yield b"\x41" + stream
+        yield b"\x41" + b"".join(streams) + pdu.encode(pdu.ReleaseRQ())
     else:
         yield b"\1" + bytes.fromhex("10001000504e0800446f655e4a6f686e")
         yield b"\0" + bytes.fromhex("1000100008000000446f655e4a6f686e")
