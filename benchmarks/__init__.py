@@ -1,0 +1,1 @@
+"""Benchmarks of asyncdicom, side by side with other implementations: ``python -m benchmarks --list``."""
