@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydicom.datadict import tag_for_keyword
 
@@ -313,6 +314,7 @@ DATE_TIME_PAIRS: Mapping[int, int] = {
 }
 
 
+@lru_cache(maxsize=4096)  # bounded, because a peer chooses the tags
 def key_for(tag: int, level: Level, model: Model) -> Key | None:
     """Return the attribute for a key of a query at *level*: of that level, else the nearest above, else below."""
     for candidate in sorted(Level, key=lambda other: (other > level, abs(other - level))):

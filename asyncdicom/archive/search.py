@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, bindparam, exists, func, select, tuple_
@@ -247,13 +248,13 @@ class Search(Generic[T]):
             number = self._ids[level]
             ids = list({row[number] for row in rows})
             tags = [tag for tag in self._plan.computed if _LEVEL_OF[tag] is level]
-            if counted := [tag for tag in tags if tag in _COUNTS]:
-                counts = connection.execute(_count_statement(level, counted, ids)).all()
+            if counted := tuple(tag for tag in tags if tag in _COUNTS):
+                counts = connection.execute(_count_statement(level, counted), {"ids": ids}).all()
                 for place, tag in enumerate(counted, 1):
                     found[tag] = {row[0]: str(row[place]) for row in counts}
             for tag in tags:
                 if tag in _LISTS:
-                    found[tag] = _lists(connection.execute(_list_statement(_LISTS[tag], ids)).all())
+                    found[tag] = _lists(connection.execute(_list_statement(_LISTS[tag]), {"ids": ids}).all())
                 elif tag == _AVAILABLE_TRANSFER_SYNTAX_UID:
                     found[tag] = {row[number]: row[self._syntax] for row in rows}
         return found
@@ -303,16 +304,25 @@ _COUNTED_BY: Mapping[Level, AnyColumn] = {
 }
 
 
-def _count_statement(level: Level, tags: Sequence[int], ids: Sequence[int]) -> Select[Any]:
+# Made once each: to make a statement takes SQLAlchemy longer than to execute it.
+
+
+@cache
+def _count_statement(level: Level, tags: tuple[int, ...]) -> Select[Any]:
     by = _COUNTED_BY[level]
     tables = _chain(Level.SERIES, Level.STUDY if level is Level.PATIENT else Level.SERIES)
-    return select(by, *(_COUNTS[tag] for tag in tags)).select_from(tables).where(by.in_(ids)).group_by(by)
+    return select(by, *(_COUNTS[tag] for tag in tags)).select_from(tables).where(_is_one_of(by)).group_by(by)
 
 
-def _list_statement(key: Key, ids: Sequence[int]) -> Select[Any]:
+@cache
+def _list_statement(key: Key) -> Select[Any]:
     column = TABLES[key.level].c[key.column or ""]
     found = select(series.c.study, column).select_from(_chain(key.level, Level.SERIES))
-    return found.where(series.c.study.in_(ids)).distinct()
+    return found.where(_is_one_of(series.c.study)).distinct()
+
+
+def _is_one_of(column: AnyColumn) -> ColumnElement[bool]:
+    return column.in_(bindparam("ids", expanding=True))
 
 
 def _lists(rows: Sequence[AnyRow]) -> dict[int, Value]:
