@@ -337,6 +337,10 @@ def _lists(rows: Sequence[AnyRow]) -> dict[int, Value]:
 # Responses
 
 
+#: Sources of values, besides the levels.
+_COMPUTED, _ALWAYS = len(Level), len(Level) + 1
+
+
 class Responses:
     """Encodes the identifiers of the responses to a query."""
 
@@ -348,21 +352,27 @@ class Responses:
         ]
         returns.sort(key=lambda wanted: wanted.tag)
         self._writer = IdentifierWriter([(wanted.tag, wanted.vr) for wanted in returns], transfer_syntax)
-        # Most are just taken from what is stored: (level, name); the rest is asked for.
-        self._columns: list[tuple[int, str, Return | None]] = []
-        for wanted in returns:
+        # Where each value is taken from, and by which name: what is stored at a level, computed, or always the same. The
+        # rest, which has to be thought about, is put in its place afterwards.
+        self._columns: list[tuple[int, str | int]] = []
+        self._always: dict[str | int, Value] = {}
+        self._others: list[tuple[int, Return]] = []
+        for place, wanted in enumerate(returns):
             key = wanted.key
-            if key is None or key.computed or key.vr == "SQ" or wanted.timezone is not None:
-                self._columns.append((0, "", wanted))
+            if key is None:
+                self._always[wanted.tag] = wanted.constant
+                self._columns.append((_ALWAYS, wanted.tag))
+            elif key.computed:
+                self._columns.append((_COMPUTED, wanted.tag))
             else:
-                self._columns.append((int(key.level), key.name, None))
+                self._columns.append((int(key.level), key.name))
+                if key.vr == "SQ" or wanted.timezone is not None:
+                    self._others.append((place, wanted))
 
     def encode(self, _: AnyRow, entity: Entity) -> bytes:
         """Return one identifier."""
-        stored = entity.stored
-        return self._writer.encode(
-            [
-                stored[level].get(name, "") if wanted is None else wanted.value(entity.lookup)
-                for level, name, wanted in self._columns
-            ]
-        )
+        sources: list[Mapping[Any, Any]] = [*entity.stored, entity.computed, self._always]
+        values = [sources[source].get(name, "") for source, name in self._columns]
+        for place, wanted in self._others:
+            values[place] = wanted.value(entity.lookup)
+        return self._writer.encode(values)
