@@ -531,6 +531,7 @@ class Server:
             ssl=self._peer_ssl,
             timeouts=self.timeouts,
             limits=self.limits,
+            saturate_counters=self.services.saturate_counters,
         )
         association = Association(
             transport,

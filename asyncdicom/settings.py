@@ -92,7 +92,9 @@ class Timeouts:
     :param release: for the answer to our A-RELEASE-RQ.
     :param cancel: for the operation to end after our C-CANCEL, and for a handler to close.
     :param abort: for an A-ABORT to be written and the peer to close.
-    :param write: for a message that we send to be taken by the peer.
+    :param write: for each 256 KiB that we send to be taken by the peer.
+    :param handler: for a handler to return, or to yield its next item; what takes longer is cancelled and answered with a
+        failure.
     """
 
     connect: float | None = 15
@@ -106,6 +108,7 @@ class Timeouts:
     cancel: float | None = 5
     abort: float | None = 1
     write: float | None = 60
+    handler: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

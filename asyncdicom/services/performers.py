@@ -9,6 +9,7 @@ written. What a handler does wrong becomes a status (:mod:`.results`); the assoc
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from anyio import CancelScope, current_time, get_cancelled_exc_class
 
 from .. import dataset as _dataset
-from ..exceptions import DataSetError
+from ..exceptions import DataSetError, StatusError
 from ..identifiers import is_data_set
 from ..protocol.commands import (
     CEchoRQ,
@@ -32,6 +33,7 @@ from ..status import (
     INVALID_OBJECT_INSTANCE,
     MISTYPED_ARGUMENT,
     NOT_AUTHORISED,
+    OUT_OF_RESOURCES,
     PENDING,
     PROCESSING_FAILURE,
     SOP_CLASS_NOT_SUPPORTED,
@@ -43,6 +45,8 @@ from .registry import Environment, Handler, Services, call
 from .results import Outcome, failure, iterate, outcome
 
 __all__ = ["perform"]
+
+logger = logging.getLogger("asyncdicom.services")
 
 Performer = Callable[[Any, Handler, Environment], Awaitable[None]]
 
@@ -126,7 +130,8 @@ async def _call(request: Request, handler: Handler) -> tuple[Outcome, Any]:
     try:
         result = handler(request)
         if hasattr(result, "__await__"):
-            result = await result
+            limit = request.association.timeouts.handler
+            result = await (result if limit is None else _in_time(result, limit))
     except Exception as exc:
         request.association.check()
         return failure(type(request.message), exc), None
@@ -136,6 +141,17 @@ async def _call(request: Request, handler: Handler) -> tuple[Outcome, Any]:
         if _is_attribute_list(result):
             return Outcome(SUCCESS), result
     return outcome(result), None
+
+
+async def _in_time(awaitable: Awaitable[Any], seconds: float) -> Any:
+    """Await what a handler does, for so long.
+
+    :raises StatusError: it took longer, and was cancelled.
+    """
+    with CancelScope(deadline=current_time() + seconds):
+        return await awaitable
+    logger.error("a handler was cancelled after %g s", seconds)
+    raise StatusError(OUT_OF_RESOURCES, "the handler took too long")
 
 
 def _is_attribute_list(value: Any) -> bool:
@@ -153,8 +169,9 @@ class _Items(AsyncIterator[Any]):
         request = self._request
         if not request.cancelled:
             request._may_interrupt = True
+            limit = request.association.timeouts.handler
             try:
-                item = await self._items.__anext__()
+                item = await (self._items.__anext__() if limit is None else _in_time(self._items.__anext__(), limit))
             finally:
                 request._may_interrupt = False
             if not request.cancelled:

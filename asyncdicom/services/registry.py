@@ -53,6 +53,8 @@ class Environment:
     :ivar ae_title: our AE title towards the destinations of C-MOVE.
     :ivar resolve: gives the address of a C-MOVE destination, or ``None``; may be async.
     :ivar ssl: the context for TLS towards destinations.
+    :ivar saturate_counters: answer a C-GET or C-MOVE of more than 65 535 sub-operations, with counters that stop there;
+        otherwise it is refused with 0xC416 or 0xC516.
     :ivar destination_window: sub-operations outstanding at once towards a destination.
     """
 
@@ -62,6 +64,7 @@ class Environment:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     destination_window: int = 8
+    saturate_counters: bool = True
 
 
 class Claimant(Protocol):
@@ -89,6 +92,8 @@ class Services:
         self.policy: Callable[[Any], Any] | None = None
         self.association_handler: Callable[[Any], Any] | None = None
         self.authorise: Callable[[Request], Awaitable[Any]] | None = None
+        #: Whether counters of sub-operations may stop at 65 535; otherwise larger retrievals get 0xC416 or 0xC516.
+        self.saturate_counters = True
         #: Our answers to SOP class extended negotiation, by SOP class UID: bytes, or a function of the proposal.
         self.extended_negotiation: dict[str, bytes | Callable[[bytes], bytes | None]] = {}
 

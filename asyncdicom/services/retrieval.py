@@ -174,6 +174,9 @@ class _Retrieval:
         total = self.request.total
         if isinstance(total, bool) or not isinstance(total, int) or total < 0:
             raise _Refused(self._bad_total("the number of sub-operations is not valid"))
+        if total > _MAXIMUM and not self.environment.saturate_counters:
+            comment = f"{total} sub-operations are more than can be counted"
+            raise _Refused(Outcome(Status(0xC016 + (self._digit << 8)), comment))
         self.counters.total = total
 
     def _bad_total(self, comment: str) -> Outcome:
