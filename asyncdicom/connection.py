@@ -242,6 +242,7 @@ class Connection(abc.ABC):
         self._incoming: IncomingDataSet | None = None
         self._collecting: tuple[int, Message | UnknownMessageReceived, bytearray | None] | None = None
         self._end: Callable[[], Exception] | None = None
+        self._reply_due = False
         self._waited = 0.0
         self._got = 0
         self._closed = False
@@ -322,6 +323,7 @@ class Connection(abc.ABC):
                 # Both sides asked at once (PS3.8 7.2.2): the requestor answers first, and the acceptor once it is confirmed.
                 if self.core.upper_layer.role is Role.REQUESTOR:
                     self.core.upper_layer.confirm_release()
+                    self._reply_due = True
             case ReleaseIndication():
                 self.end(lambda: AssociationClosed("the peer released the association"))
             case ReleaseConfirmation():
@@ -469,6 +471,9 @@ class Connection(abc.ABC):
         try:
             while not box.items and self._end is None:
                 if not self.pump():
+                    if self._reply_due:
+                        self._reply_due = False
+                        await self.flush_control()
                     if not self.may_read():
                         start = self.now()
                         await self.before_reading()
@@ -618,8 +623,6 @@ class Connection(abc.ABC):
         except TimeoutError:
             self._write_expired()
         except AssociationClosed as exc:
-            if self._end is not None or not writer.started:
-                raise
             await self._lost(exc)
         except get_cancelled_exc_class():
             if not writer.started:
@@ -680,7 +683,8 @@ class Connection(abc.ABC):
         if self._end is None:
             cause = exc.__cause__
             self.end(lambda: _closed(cause))
-        raise self.error() from None
+        error = self.error()
+        raise error from error.__cause__
 
     async def flush_control(self) -> None:
         """Send what the core wants to say, such as an A-ABORT, bounded."""
