@@ -14,6 +14,7 @@ joins, so that a server can be entered and left in different tasks and a user's 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import logging
 import math
@@ -643,7 +644,7 @@ class Server:
 
             def spawn() -> None:
                 if not waiting:
-                    tasks.start_soon(work)
+                    _on_the_loop(tasks.start_soon, work)
 
             async def work() -> None:
                 with CancelScope() as scope:
@@ -810,6 +811,20 @@ def _resolver(peers: Peers | None) -> Callable[[str], Any]:
     if callable(peers):
         return peers
     return dict(peers).get
+
+
+def _on_the_loop(function: Callable[..., object], *args: object) -> None:
+    """Call a function of anyio, also from a callback of the event loop.
+
+    Outside of any task sniffio sees no event loop, unless ``anyio.run`` runs it.
+    """
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is None or not _is_asyncio() or asyncio.current_task() is not None:
+        function(*args)
+        return
+    context = contextvars.copy_context()
+    context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    context.run(function, *args)
 
 
 def _is_asyncio() -> bool:
