@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .files import Files, FolderFiles, Sync
-from .provider import Archive, Rebuilt
+from .provider import Archive
+from .rebuild import Rebuilt
 
 __all__ = ["Archive", "Files", "FolderFiles", "Rebuilt", "Sync"]

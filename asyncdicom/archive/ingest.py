@@ -1,43 +1,54 @@
-"""Taking instances in: from a staged file to an acknowledged row of the index, in batches.
+"""Taking instances in: from the bytes that arrive to an acknowledged row of the index.
 
 Theory of operation
 -------------------
-An instance is acknowledged only when its file has its name and its row is committed. Doing both costs a transaction and, if
-asked for, a wait for the disk; so instances that arrive together share them. There is no background task: whoever finds no
-batch in progress takes all that wait and runs the batch for everybody, in one call in a worker thread.
+An instance is acknowledged when its file is whole and has its name, and its row is committed; with ``sync`` each of these
+steps is on the disk before the next: content, name, index, answer. A small instance stays in memory until it is complete,
+so that one call in a worker thread does it all; a large one is written while it arrives.
+
+A transaction costs more than a row, and waiting for the disk more than both. So whoever comes to commit takes the instances
+of all who came since with him: threads queue at a lock, and most of them find their work done when they get it.
 """
 
 from __future__ import annotations
 
-import filecmp
+import enum
 import logging
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import anyio
-from anyio import CancelScope, to_thread
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from .. import Status
-from ..dataset import read_file_head
+from ..dataset import safe_uid
 from ..exceptions import DataSetError
-from ..status import DATA_SET_MISMATCH_WARNING, DUPLICATE_SOP_INSTANCE, IDENTIFIER_MISMATCH, SUCCESS
-from .entities import InstanceRow, NewInstance, read_attributes
-from .files import Files, Sync
+from ..status import (
+    DATA_SET_MISMATCH_WARNING,
+    DUPLICATE_SOP_INSTANCE,
+    IDENTIFIER_MISMATCH,
+    INVALID_OBJECT_INSTANCE,
+    SUCCESS,
+)
+from .entities import SOP_CLASS_UID, SOP_INSTANCE_UID, InstanceRow, NewInstance, read_attributes
+from .files import Files, Incoming, Stored, Sync
 from .index import Index
 from .matching import IdentifierError
 
-__all__ = ["Answer", "Ingest", "OnDuplicate", "read_instance"]
+__all__ = ["Answer", "Arrival", "Ingest", "OnDuplicate", "describe", "is_intact"]
 
 logger = logging.getLogger("asyncdicom.archive")
 
-#: Bytes of a data set that are read for its attributes, and how many if some are missing then.
+#: Bytes of a data set that are looked at for its attributes, and how many if some are missing then.
 _HEAD = 256 << 10
 _LARGE_HEAD = 16 << 20
-#: Most instances of a batch.
+#: Most instances of a transaction.
 _MOST = 256
+#: Bytes of two files that are compared at once.
+_COMPARED = 1 << 20
 
-OnDuplicate = str  # "refuse", "keep" or "replace"
+OnDuplicate = Literal["refuse", "keep", "replace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,204 +59,332 @@ class Answer:
     comment: str | None = None
 
 
-@dataclass(slots=True, eq=False)
-class _Staged:
-    """An instance that waits to be taken in."""
-
-    path: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    offset: int
-    done: anyio.Event
-    answer: Answer | None = None
-    failure: BaseException | None = None
+_ACCEPTED = Answer(SUCCESS)
+_OTHER = Answer(DATA_SET_MISMATCH_WARNING, "the data set is another instance than the command says")
+_DUPLICATE = Answer(DUPLICATE_SOP_INSTANCE, "another instance with this SOP Instance UID is stored")
+_INVALID = Answer(INVALID_OBJECT_INSTANCE, "the SOP Instance UID of the data set is not valid")
 
 
-def read_instance(path: str, offset: int, transfer_syntax_uid: str, name: str = "") -> NewInstance:
-    """Read what the index needs of a file.
+def describe(stored: Stored, name: str, transfer_syntax_uid: str | None = None) -> NewInstance:
+    """Make of a stored instance what the index is told of it, reading no more than that takes.
 
-    :param offset: where its data set begins, bytes.
+    :param transfer_syntax_uid: as it was received; ``None`` takes what the file says.
     :raises IdentifierError: it has no SOP Class, SOP Instance, Study or Series Instance UID.
     :raises OSError: it cannot be read.
     """
-    size = os.stat(path).st_size
+    syntax = transfer_syntax_uid or stored.head.transfer_syntax_uid
+    data = b""
     for amount in (_HEAD, _LARGE_HEAD):
-        with open(path, "rb") as file:
-            file.seek(offset)
-            data = file.read(amount)
+        piece = bytearray(amount - len(data))
+        data += piece[: stored.read_into([memoryview(piece)])]
         try:
             return NewInstance(
-                attributes=read_attributes(data, transfer_syntax_uid),
-                transfer_syntax_uid=transfer_syntax_uid,
-                path=name,
-                size=size,
+                attributes=read_attributes(data, syntax), transfer_syntax_uid=syntax, path=name, size=stored.head.size
             )
         except IdentifierError:
-            if len(data) < amount:
+            if len(data) < amount or amount == _LARGE_HEAD:
                 raise
-    raise IdentifierError("the identifying attributes are not where they should be")
+    raise AssertionError("the last attempt returns or raises")
 
 
-class Ingest:
-    """Takes staged instances in.
+class Arrival:
+    """One instance that arrives.
 
-    :param discard: called with the name of a file that nobody refers to any more.
+    Its methods block, but for :meth:`abort`, and one of them is called at a time.
     """
 
     def __init__(
-        self,
-        index: Index,
-        files: Files,
-        *,
-        on_duplicate: OnDuplicate,
-        sync: Sync,
-        discard: Callable[[str], None],
+        self, ingest: Ingest, head: bytes, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
     ) -> None:
-        self._index = index
-        self._files = files
-        self._on_duplicate = on_duplicate
-        self._sync = sync
-        self._discard = discard
-        self._waiting: list[_Staged] = []
-        self._running = False
+        self._ingest = ingest
+        self._command = sop_class_uid, sop_instance_uid
+        self._transfer_syntax_uid = transfer_syntax_uid
+        self._unwritten: list[bytes] = [head]
+        self._size = len(head)
+        self._data = b""  # the first bytes of the data set
+        self._incoming: Incoming | None = None
+        self._lock = threading.Lock()
+        self._aborted = False
 
-    async def take(
-        self, path: str, offset: int, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
-    ) -> Answer:
-        """Take a staged instance in, and tell how to answer it. The staged file is gone afterwards, whatever happens.
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """Write what has come to the disk.
 
-        :param offset: where its data set begins, bytes.
-        :raises OSError: the disk is full, or fails.
-
-        Cancelling it while its batch runs does not undo it.
+        :raises OSError: it cannot be written; nothing is left of it then.
         """
-        staged = _Staged(path, sop_class_uid, sop_instance_uid, transfer_syntax_uid, offset, anyio.Event())
-        self._waiting.append(staged)
-        try:
-            if self._running:
-                await staged.done.wait()
-            else:
-                with CancelScope(shield=True):
-                    await self._run()
-        except BaseException:
-            if staged in self._waiting:
-                self._waiting.remove(staged)
-                _unlink(path)
-            raise
-        if staged.failure is not None:
-            raise staged.failure
-        assert staged.answer is not None
-        return staged.answer
+        with self._or_nothing():
+            self._take(chunks)
+            self._flush()
 
-    async def _run(self) -> None:
-        """Run batches until nothing waits."""
-        self._running = True
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-                try:
-                    await to_thread.run_sync(self._take_in, batch)
-                finally:
-                    for staged in batch:
-                        staged.done.set()
-        finally:
-            self._running = False
+    def finish(self, chunks: Sequence[bytes]) -> Answer:
+        """Write the last of it, and have it stored; or nothing is left of it.
 
-    def _take_in(self, batch: Sequence[_Staged]) -> None:
-        """Take a batch in (in a worker thread)."""
-        kept: list[tuple[_Staged, NewInstance, str]] = []
-        for staged in batch:
+        :raises OSError: it cannot be stored.
+        """
+        with self._or_nothing():
+            self._take(chunks)
+            syntax = self._transfer_syntax_uid
+            attributes = read_attributes(self._data, syntax)
             try:
-                new = read_instance(staged.path, staged.offset, staged.transfer_syntax_uid)
-                name = self._files.keep(staged.path, new.sop_instance_uid)
-            except (IdentifierError, ValueError) as exc:
-                staged.answer = Answer(IDENTIFIER_MISMATCH, str(exc))
-                _unlink(staged.path)
-            except OSError as exc:
-                staged.failure = exc
-                _unlink(staged.path)
-            else:
-                new = NewInstance(
-                    attributes=new.attributes, transfer_syntax_uid=new.transfer_syntax_uid, path=name, size=new.size
-                )
-                kept.append((staged, new, name))
-                if self._sync is Sync.ALWAYS:
-                    self._files.sync([name])
-        if not kept:
-            return
-        try:
-            if self._sync is Sync.BATCH:
-                self._files.sync([name for _, _, name in kept])
-            present = self._index.add([new for _, new, _ in kept])
-        except BaseException as exc:
-            for staged, _, name in kept:
-                staged.failure = exc if isinstance(exc, OSError) else OSError("the index cannot be written")
-                self._files.discard(name)
-            logger.error("a batch of %d instances could not be indexed: %s", len(kept), type(exc).__name__)
-            if not isinstance(exc, Exception):
+                new = NewInstance(attributes=attributes, transfer_syntax_uid=syntax, path="", size=self._size)
+            except IdentifierError as exc:
+                if len(self._data) < _HEAD or SOP_INSTANCE_UID not in attributes:
+                    return self._refuse(Answer(IDENTIFIER_MISMATCH, str(exc)))
+                new = None  # perhaps they come late
+            uid = attributes[SOP_INSTANCE_UID].value
+            if not isinstance(uid, str) or not safe_uid(uid := uid.strip(" \0")):
+                return self._refuse(_INVALID)
+            self._flush()
+            assert self._incoming is not None
+            name = self._incoming.keep(uid, sync=self._ingest.sync is not Sync.NEVER)
+            return self._ingest.commit(name, None if new is None else replace(new, path=name), self._command, syntax)
+
+    def _take(self, chunks: Sequence[bytes]) -> None:
+        self._unwritten += chunks
+        self._size += sum(map(len, chunks))
+        if len(self._data) < _HEAD:
+            data = [self._data, *chunks] if self._data else chunks
+            self._data = data[0] if len(data) == 1 else b"".join(data)
+            if len(self._data) > 2 * _HEAD:
+                self._data = self._data[:_HEAD]
+
+    def _flush(self) -> None:
+        if self._incoming is None:
+            self._incoming = self._ingest.files.begin()
+        self._incoming.write(self._unwritten)
+        self._unwritten = []
+
+    def _refuse(self, answer: Answer) -> Answer:
+        self._discard()
+        return answer
+
+    @contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """Leave nothing behind if the block fails, or nobody waits for it any more."""
+        with self._lock:
+            try:
+                yield
+            except BaseException:
+                self._discard()
                 raise
-            return
-        for (staged, new, name), row in zip(kept, present, strict=True):
-            if row is None:
-                staged.answer = _accepted(staged, new)
-                continue
+            if self._aborted:
+                self._discard()
+
+    def _discard(self) -> None:
+        self._unwritten = []
+        if self._incoming is not None:
+            self._incoming.abort()
+
+    def abort(self) -> None:
+        """Forget it, unless it is stored already; may be called again.
+
+        It does not wait for a call that is in progress, which does it then when it ends.
+        """
+        self._aborted = True
+        if self._lock.acquire(blocking=False):
             try:
-                staged.answer = self._duplicate(staged, new, name, row)
-            except OSError as exc:
-                staged.failure = exc
-                self._files.discard(name)
+                self._discard()
+            finally:
+                self._lock.release()
 
-    def _duplicate(self, staged: _Staged, new: NewInstance, name: str, row: InstanceRow) -> Answer:
-        """Decide on another instance with a SOP Instance UID that is there."""
-        if self._same(name, row):
-            self._files.discard(name)
-            return _accepted(staged, new)
-        if self._on_duplicate == "replace":
-            old = self._index.replace(new)
-            if old is not None:
-                self._discard(old.path)
-            return _accepted(staged, new)
-        self._files.discard(name)
-        if self._on_duplicate == "keep":
-            return _accepted(staged, new)
-        return Answer(DUPLICATE_SOP_INSTANCE, "another instance with this SOP Instance UID is stored")
 
-    def _same(self, name: str, row: InstanceRow) -> bool:
-        """Tell whether a file holds the same data set as a stored instance."""
-        one, other = self._files.path(name), self._files.path(row.path)
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """An instance that has its file, and waits for its row."""
+
+    new: NewInstance
+    command: tuple[str, str]
+    answer: Answer | None = None
+    failure: Exception | None = None
+
+
+class Ingest:
+    """Takes instances in. Any thread may use it.
+
+    :param retire: called with the name of a file that was replaced, once nobody finds it any more.
+    """
+
+    def __init__(
+        self, index: Index, files: Files, *, on_duplicate: OnDuplicate, sync: Sync, retire: Callable[[str], None]
+    ) -> None:
+        self.files = files
+        self.sync = sync
+        self._index = index
+        self._on_duplicate = on_duplicate
+        self._retire = retire
+        self._waiting: deque[_Kept] = deque()
+        self._turn = threading.Lock()
+
+    def arrival(self, head: bytes, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Arrival:
+        """Begin to take an instance in; does not block.
+
+        :param head: what comes in front of its data set in a file.
+        :param sop_class_uid: as the command says, and so are the others.
+        """
+        return Arrival(self, head, sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+
+    def commit(self, name: str, new: NewInstance | None, command: tuple[str, str], transfer_syntax_uid: str) -> Answer:
+        """Have an instance acknowledged that was kept, together with those of other threads; or discard it.
+
+        :param new: what the index is told; ``None`` reads it from the file.
+        :param command: SOP Class and Instance UID of the command.
+        :raises OSError: the index or the disk fails.
+        """
         try:
-            first, second = read_file_head(one), read_file_head(other)
-        except (OSError, DataSetError):
-            return False  # what is stored is damaged or gone
-        if first.transfer_syntax_uid != second.transfer_syntax_uid or first.data_set_size != second.data_set_size:
+            kept = _Kept(new or self._describe(name, transfer_syntax_uid), command)
+        except IdentifierError as exc:
+            self.files.discard(name)
+            return Answer(IDENTIFIER_MISMATCH, str(exc))
+        except BaseException:
+            self.files.discard(name)
+            raise
+        self._waiting.append(kept)
+        while kept.answer is None and kept.failure is None:
+            with self._turn:
+                if kept.answer is None and kept.failure is None:
+                    self._run(self._batch(kept))
+        if kept.failure is not None:
+            raise kept.failure
+        assert kept.answer is not None
+        return kept.answer
+
+    def _describe(self, name: str, transfer_syntax_uid: str) -> NewInstance:
+        stored = self.files.open(name)
+        try:
+            return describe(stored, name, transfer_syntax_uid)
+        finally:
+            stored.close()
+
+    def _batch(self, own: _Kept) -> list[_Kept]:
+        if self.sync is Sync.ALWAYS:
+            self._waiting.remove(own)
+            return [own]
+        return [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
+
+    def _run(self, batch: list[_Kept]) -> None:
+        """Give each of a batch its answer, or its failure; what is not stored then has no file any more."""
+        try:
+            self._commit(batch)
+        finally:
+            for kept in batch:
+                if kept.answer is None and kept.failure is None:
+                    kept.failure = OSError("the transaction was broken off")
+
+    def _commit(self, batch: list[_Kept]) -> None:
+        try:
+            if self.sync is not Sync.NEVER:
+                self.files.sync([kept.new.path for kept in batch])
+            present = self._index.add([kept.new for kept in batch])
+        except Exception as exc:
+            if len(batch) > 1 and not isinstance(exc, OSError):
+                # One instance that the database does not take must not cost the others.
+                for kept in batch:
+                    self._commit([kept])
+                return
+            logger.error("%d instances could not be indexed: %s", len(batch), type(exc).__name__)
+            for kept in batch:
+                kept.failure = _as_os_error(exc)
+                self._take_back(kept)
+            return
+        settled = []
+        for kept, row in zip(batch, present, strict=True):
+            try:
+                if row is None or self._is_stored(kept, row):
+                    settled.append(kept.new.path)
+                else:
+                    self._discard(kept.new.path)
+            except Exception as exc:
+                logger.error("an instance could not be stored: %s", type(exc).__name__)
+                kept.answer, kept.failure = None, _as_os_error(exc)
+                self._discard(kept.new.path)
+            else:
+                kept.answer = kept.answer or _accepted(kept)
+        self.files.settle(settled)
+
+    def _is_stored(self, kept: _Kept, row: InstanceRow) -> bool:
+        """Decide on an instance whose SOP Instance UID another one has: say whether it takes its place."""
+        present = self._compare(kept.new, row)
+        if present is _Present.SAME:
             return False
-        if first.data_set_offset == second.data_set_offset and filecmp.cmp(one, other, shallow=False):
-            return True
-        return _equal_from(one, first.data_set_offset, other, second.data_set_offset)
+        if present is _Present.OTHER and self._on_duplicate != "replace":
+            if self._on_duplicate == "refuse":
+                kept.answer = _DUPLICATE
+            return False
+        if present is _Present.DAMAGED:
+            logger.error("a stored instance is damaged or missing, and was stored anew: %s", row.path)
+        self.files.doubt([row.path])
+        old = self._index.replace(kept.new)
+        if old is None or old.path != row.path:
+            self.files.settle([row.path])  # somebody else was quicker
+        if old is not None:
+            self._retire(old.path)
+        return True
+
+    def _compare(self, new: NewInstance, row: InstanceRow) -> _Present:
+        """Compare the data set of an instance that was kept with that of a stored one."""
+        try:
+            stored = self.files.open(row.path)
+        except (OSError, DataSetError):
+            return _Present.DAMAGED
+        try:
+            if not is_intact(stored, row):
+                return _Present.DAMAGED
+            if new.transfer_syntax_uid != row.transfer_syntax_uid:
+                return _Present.OTHER
+            ours = self.files.open(new.path)
+            try:
+                return _Present.SAME if _equal(ours, stored) else _Present.OTHER
+            finally:
+                ours.close()
+        finally:
+            stored.close()
+
+    def _take_back(self, kept: _Kept) -> None:
+        """Discard an instance, unless it was committed although that failed; while nobody can say, it stays in doubt."""
+        try:
+            row = self._index.get([kept.new.sop_instance_uid]).get(kept.new.sop_instance_uid)
+        except Exception:
+            return
+        if row is None or row.path != kept.new.path:
+            self._discard(kept.new.path)
+        else:
+            self.files.settle([row.path])
+
+    def _discard(self, name: str) -> None:
+        with suppress(OSError):
+            self.files.discard(name)
 
 
-def _equal_from(one: str, start: int, other: str, begin: int) -> bool:
-    with open(one, "rb") as first, open(other, "rb") as second:
-        first.seek(start)
-        second.seek(begin)
-        while True:
-            a, b = first.read(1 << 20), second.read(1 << 20)
-            if a != b:
-                return False
-            if not a:
-                return True
+class _Present(enum.Enum):
+    """How what is stored compares with what came."""
+
+    SAME = enum.auto()
+    OTHER = enum.auto()
+    DAMAGED = enum.auto()
 
 
-def _accepted(staged: _Staged, new: NewInstance) -> Answer:
-    """Success, or a warning when the command named another instance than the data set is (PS3.4 B.2.3)."""
-    if staged.sop_instance_uid != new.sop_instance_uid:
-        return Answer(DATA_SET_MISMATCH_WARNING, "the data set has another SOP Instance UID than the command")
-    return Answer(SUCCESS)
+def is_intact(stored: Stored, row: InstanceRow) -> bool:
+    """Say whether a stored instance is as it was stored, as far as that is seen without reading it."""
+    return stored.head.size == row.size
 
 
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
+def _equal(one: Stored, other: Stored) -> bool:
+    if one.size != other.size:
+        return False
+    first, second = bytearray(_COMPARED), bytearray(_COMPARED)
+    while read := one.read_into([memoryview(first)]):
+        if other.read_into([memoryview(second)]) != read or memoryview(first)[:read] != memoryview(second)[:read]:
+            return False
+    return True
+
+
+def _accepted(kept: _Kept) -> Answer:
+    """Success, or a warning if the command named another instance than the data set is (PS3.4 B.2.3)."""
+    own = kept.new.uid(SOP_CLASS_UID), kept.new.sop_instance_uid
+    return _ACCEPTED if own == kept.command else _OTHER
+
+
+def _as_os_error(exc: Exception) -> OSError:
+    """Return what the store of an instance fails with: each its own, because several threads raise it."""
+    if isinstance(exc, OSError):
+        return type(exc)(*exc.args)
+    return OSError(f"the index cannot be written: {type(exc).__name__}")

@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from anyio import to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
+from sqlalchemy.exc import SQLAlchemyError
 
 from .. import FindRequest, Instance, RetrieveRequest, Services, Status, StatusError, StoreRequest, sop
-from ..dataset import FileSource, Source, read_file_head
+from ..dataset import Source
 from ..exceptions import DataSetError
 from ..status import IDENTIFIER_MISMATCH, PENDING, PENDING_OPTIONAL_KEYS
-from .entities import InstanceRow, NewInstance
-from .files import Files, FolderFiles, Sync
+from .entities import InstanceRow
+from .files import Files, FolderFiles, Stored, Sync
 from .identifier import Attributes, decode_data_set
 from .index import Index
-from .ingest import Ingest, OnDuplicate, read_instance
+from .ingest import Answer, Arrival, Ingest, OnDuplicate, is_intact
+from .leases import Leases
 from .matching import IdentifierError
 from .model import Model
 from .query import Query, Semantics, check_hierarchy, parse_find, parse_retrieve
+from .rebuild import Rebuilt, rebuild, rebuild_file
 
 if TYPE_CHECKING:
     from typing import Self
@@ -38,6 +42,10 @@ logger = logging.getLogger("asyncdicom.archive")
 
 T = TypeVar("T")
 
+#: Bytes of an instance that are kept in memory until they are written.
+_HOP = 1 << 20
+#: Instances that are stored at once; more wait.
+_STORES = 32
 #: Rows of a retrieval that are kept at once; more are looked up again while they are sent.
 _ROWS = 20_000
 
@@ -45,20 +53,6 @@ _ROWS = 20_000
 #: queries, combined date-time matching, fuzzy matching of names, timezone adjustment; not enhanced multi-frame conversion.
 _FIND_SUPPORTED = b"\x01\x01\x01\x01\x00"
 _RETRIEVE_SUPPORTED = b"\x01\x00"
-
-
-@dataclass(slots=True)
-class Rebuilt:
-    """What :meth:`Archive.rebuild` found.
-
-    :ivar indexed: instances in the index now.
-    :ivar duplicates: files whose SOP Instance UID another file has, which are left alone.
-    :ivar damaged: files that are not whole DICOM instances.
-    """
-
-    indexed: int = 0
-    duplicates: int = 0
-    damaged: int = 0
 
 
 class Archive:
@@ -70,7 +64,8 @@ class Archive:
     :param folder: where the index and the instances are; made if it is not there.
     :param ae_title: what responses give as Retrieve AE Title.
     :param on_duplicate: another content for a SOP Instance UID that is there: ``"refuse"`` (0x0111), ``"keep"`` the first
-        and answer Success, or ``"replace"`` it.
+        and answer Success, or ``"replace"`` it. Identical bytes are a success in any case, and an instance whose file is
+        missing or damaged is stored anew.
     :param sync: when an instance is forced to the disk before it is acknowledged.
     :param index_url: a SQLAlchemy URL for the index instead of an SQLite file in the folder.
     :param files: where to keep the instances instead of the folder.
@@ -94,11 +89,11 @@ class Archive:
         self._sync = Sync(sync)
         self._url = index_url
         self._given_files = files
-        self._files: Files | None = files
+        self._files: Files | None = None
         self._index: Index | None = None
         self._ingest: Ingest | None = None
-        self._reading = 0
-        self._obsolete: list[str] = []
+        self._limiter = CapacityLimiter(_STORES)
+        self._leases = Leases()
         self.services = self._make_services()
 
     # Life.
@@ -110,90 +105,116 @@ class Archive:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self.close)
 
     def open(self) -> None:
         """Open the index and the folder; what an earlier process left half done is removed. Blocks.
 
-        :raises OSError: the folder cannot be made, read or written.
+        An index that is missing while there are instances is made anew.
+
+        :raises OSError: the folder cannot be made, read or written, or the index is damaged.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        files = self._given_files or FolderFiles(self._folder)
-        removed = files.clean()
-        if removed:
-            logger.info("removed %d files that were not completely received", removed)
-        url = self._url or f"sqlite:///{(self._folder / 'index.sqlite').absolute()}"
         try:
-            index = Index(url, durable=self._sync is not Sync.NEVER)
-        except Exception as exc:
-            raise OSError(f"the index cannot be opened: {type(exc).__name__}") from exc
-        self._files = files
-        self._index = index
-        self._ingest = Ingest(
-            index, files, on_duplicate=self._on_duplicate, sync=self._sync, discard=self._make_obsolete
-        )
+            files = self._open_files()
+            if self._url is None and not self._index_path.exists() and any(files.names()):
+                logger.warning("the index is missing, and is made anew")
+                self._make_index(files)
+            index = self._open_index()
+            removed = files.clean(partial(_is_known, index))
+        except BaseException:
+            self.close()
+            raise
+        if removed:
+            logger.info("removed %d instances that were not completely stored", removed)
 
     def close(self) -> None:
-        """Close the index. May be called again."""
-        self._remove_obsolete()
+        """Close the index. Blocks; may be called again."""
+        self._remove_retired()
+        self._ingest = None
         index, self._index = self._index, None
         if index is not None:
             index.close()
+        files, self._files = self._files, None
+        if files is not None:
+            files.close()
 
     def rebuild(self, progress: Callable[[Rebuilt], None] | None = None) -> Rebuilt:
-        """Make the index anew from the files. Blocks; nothing may be stored meanwhile.
+        """Make the index anew from the files. Blocks; nothing may be stored or asked for meanwhile.
+
+        The archive need not be open: a damaged index cannot be. The SQLite file of the default is replaced at the end, in
+        one step; what is behind another URL is emptied first.
 
         :param progress: called after every batch of files.
+        :raises OSError: the files cannot be read, or the index not be written.
         """
-        index, files = self._opened()
-        found = Rebuilt()
-        index.clear()
-        batch: list[NewInstance] = []
+        was_open = self._index is not None
+        try:
+            files = self._open_files()
+            if self._url is not None:
+                index = self._index or self._open_index()
+                index.clear()
+                return rebuild(files, index, None, newest=self._newest, progress=progress)
+            if self._index is not None:
+                self._index.close()
+            found = self._make_index(files, progress)
+            if was_open:
+                self._open_index()
+            return found
+        finally:
+            if not was_open:
+                self.close()
 
-        def add() -> None:
-            for row in index.add(batch):
-                if row is None:
-                    found.indexed += 1
-                else:
-                    found.duplicates += 1
-            batch.clear()
-            if progress is not None:
-                progress(found)
+    @property
+    def _index_path(self) -> Path:
+        return self._folder / "index.sqlite"
 
-        for name in files.names():
-            path = files.path(name)
-            try:
-                head = read_file_head(path)
-                batch.append(read_instance(path, head.data_set_offset, head.transfer_syntax_uid, name))
-            except (DataSetError, OSError):
-                logger.warning("not a whole instance, left out of the index: %s", name)
-                found.damaged += 1
-                continue
-            if len(batch) >= 256:
-                add()
-        if batch:
-            add()
-        return found
+    @property
+    def _newest(self) -> bool:
+        return self._on_duplicate == "replace"
 
-    def _opened(self) -> tuple[Index, Files]:
-        if self._index is None or self._files is None:
+    def _open_files(self) -> Files:
+        if self._files is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._files = self._given_files or FolderFiles(self._folder)
+        return self._files
+
+    def _open_index(self) -> Index:
+        files = self._open_files()
+        self._index = index = self._connect(self._url or _sqlite_url(self._index_path))
+        self._ingest = Ingest(
+            index, files, on_duplicate=self._on_duplicate, sync=self._sync, retire=self._leases.retire
+        )
+        return index
+
+    def _connect(self, url: str) -> Index:
+        try:
+            return Index(url, durable=self._sync is not Sync.NEVER)
+        except SQLAlchemyError as exc:
+            raise OSError(f"the index cannot be opened: {type(exc).__name__}") from None
+
+    def _make_index(self, files: Files, progress: Callable[[Rebuilt], None] | None = None) -> Rebuilt:
+        return rebuild_file(
+            files,
+            self._index_path,
+            lambda path: self._connect(_sqlite_url(path)),
+            newest=self._newest,
+            progress=progress,
+        )
+
+    def _opened(self) -> tuple[Index, Files, Ingest]:
+        if self._index is None or self._files is None or self._ingest is None:
             raise RuntimeError("the archive is not open")
-        return self._index, self._files
+        return self._index, self._files, self._ingest
 
-    # Files that were replaced are removed when no retrieval may still be about to read them.
-
-    def _make_obsolete(self, name: str) -> None:
-        self._obsolete.append(name)
-        if not self._reading:
-            self._remove_obsolete()
-
-    def _remove_obsolete(self) -> None:
-        assert self._files is not None or not self._obsolete
-        while self._obsolete and self._files is not None:
+    def _remove_retired(self) -> None:
+        """Remove the files that were replaced, when no retrieval may still be about to read them."""
+        for name in self._leases.expired():
             try:
-                self._files.discard(self._obsolete.pop())
+                if self._files is not None:
+                    self._files.discard(name)
             except OSError as exc:
-                logger.warning("a replaced file cannot be removed: %s", type(exc).__name__)
+                logger.warning("a replaced instance cannot be removed: %s", type(exc).__name__)
 
     # The services.
 
@@ -206,79 +227,124 @@ class Archive:
         for uid in sop.FIND:
             services.extended_negotiation[uid] = partial(_supported, _FIND_SUPPORTED)
         for uid in (*sop.MOVE, *sop.GET):
-            if uid not in (sop.COMPOSITE_INSTANCE_ROOT_MOVE, sop.COMPOSITE_INSTANCE_ROOT_GET):
+            if len(Model.of(uid).levels) > 1:
                 services.extended_negotiation[uid] = partial(_supported, _RETRIEVE_SUPPORTED)
         return services
 
     async def _store(self, request: StoreRequest) -> Status:
-        _, files = self._opened()
-        assert self._ingest is not None
-        path = files.stage()
-        await request.save(path)
-        answer = await self._ingest.take(
-            path,
-            len(request.part10_head()),
-            request.sop_class_uid,
-            request.sop_instance_uid,
-            request.transfer_syntax_uid,
+        _, _, ingest = self._opened()
+        arrival = ingest.arrival(
+            request.part10_head(), request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid
         )
-        if answer.status.is_failure:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async for piece in request.iter_data():
+                chunks.append(piece)
+                size += len(piece)
+                if size >= _HOP:
+                    await self._in_thread(partial(arrival.write, chunks))
+                    chunks, size = [], 0
+            answer = await self._in_thread(partial(self._finish, arrival, chunks))
+        except BaseException:
+            arrival.abort()
+            raise
+        if answer.comment is not None:
             raise StatusError(answer.status, answer.comment)
         return answer.status
 
+    def _finish(self, arrival: Arrival, chunks: Sequence[bytes]) -> Answer:
+        answer = arrival.finish(chunks)
+        self._remove_retired()
+        return answer
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await to_thread.run_sync(call, limiter=self._limiter)
+
     async def _find(self, request: FindRequest) -> AsyncIterator[tuple[Status, bytes]]:
-        index, _ = self._opened()
+        index, _, _ = self._opened()
         negotiated = request.association.extended_negotiation.get(request.sop_class_uid, b"")
         relational, combined, fuzzy, timezone = (_flag(negotiated, place) for place in range(4))
         semantics = Semantics(relational=relational, combined_date_time=combined, fuzzy=fuzzy, timezone=timezone)
-        model = Model.of(request.sop_class_uid)
-        query = await to_thread.run_sync(_parse_find, _identifier(request), model, semantics)
+        query = await to_thread.run_sync(_parse_find, request, semantics)
         status = PENDING if query.is_complete else PENDING_OPTIONAL_KEYS
         pages = index.find(query, retrieve_ae_title=self._ae_title, transfer_syntax=request.transfer_syntax_uid)
-        async for page in _in_threads(pages):
-            for identifier in page:
-                yield status, identifier
+        async with aclosing(_in_threads(pages)) as found:
+            async for page in found:
+                for identifier in page:
+                    yield status, identifier
 
     async def _retrieve(self, request: RetrieveRequest) -> AsyncIterator[Instance]:
-        index, _ = self._opened()
+        index, files, _ = self._opened()
         negotiated = request.association.extended_negotiation.get(request.sop_class_uid, b"")
-        model = Model.of(request.sop_class_uid)
-        query = await to_thread.run_sync(
-            partial(_parse_retrieve, _identifier(request), model, relational=_flag(negotiated, 0))
-        )
-        self._reading += 1
+        query = await to_thread.run_sync(partial(_parse_retrieve, request, relational=_flag(negotiated, 0)))
+        lease = self._leases.begin()
         try:
-            count, pairs, rows = await to_thread.run_sync(_survey, index, query)
-            request.total = count
-            request.expect(pairs)
-            pages = iter([rows]) if rows is not None else index.instances(query)
-            async for page in _in_threads(pages):
-                for row in page:
-                    yield self._instance(row)
+            total, rows = await self._survey(request, index, query)
+            request.total = total
+            pages = index.instances(query) if rows is None else iter([rows])
+            async with aclosing(_in_threads(pages)) as found:
+                async for page in found:
+                    for row in page[:total]:
+                        yield self._instance(files, row)
+                    total -= len(page)
+                    if total <= 0:  # what has been stored meanwhile was not asked for
+                        break
         finally:
-            self._reading -= 1
-            if not self._reading:
-                self._remove_obsolete()
+            self._leases.end(lease)
+            if self._leases.has_expired():
+                with CancelScope(shield=True):
+                    await to_thread.run_sync(self._remove_retired)
 
-    def _instance(self, row: InstanceRow) -> Instance:
-        return Instance(
-            row.sop_class_uid, row.sop_instance_uid, row.transfer_syntax_uid, partial(self._open_instance, row)
+    @staticmethod
+    async def _survey(request: RetrieveRequest, index: Index, query: Query) -> tuple[int, list[InstanceRow] | None]:
+        """Count what a retrieval will send, and tell the request what that is; return the rows too if they are few."""
+        total = 0
+        rows: list[InstanceRow] | None = []
+        async with aclosing(_in_threads(index.instances(query))) as pages:
+            async for page in pages:
+                total += len(page)
+                request.expect(dict.fromkeys((row.sop_class_uid, row.transfer_syntax_uid) for row in page))
+                if rows is not None:
+                    rows = None if total > _ROWS else rows + page
+        return total, rows
+
+    def _instance(self, files: Files, row: InstanceRow) -> Instance:
+        lease = self._leases.begin()
+        instance = Instance(
+            row.sop_class_uid, row.sop_instance_uid, row.transfer_syntax_uid, partial(_open_stored, files, row)
         )
+        weakref.finalize(instance, self._leases.end, lease).atexit = False
+        return instance
 
-    def _open_instance(self, row: InstanceRow) -> Source:
-        """Open a stored instance; one that is not as it was stored is never served."""
-        _, files = self._opened()
-        source = FileSource.open(files.path(row.path))
-        if source.head.size != row.size or source.head.transfer_syntax_uid != row.transfer_syntax_uid:
-            source.close()
-            logger.error("a stored instance is damaged: %s", row.path)
-            raise OSError("the stored instance is damaged")
-        return source
+
+def _open_stored(files: Files, row: InstanceRow) -> Source:
+    """Open a stored instance; one that is not as it was stored is never served."""
+    stored: Stored | None = None
+    try:
+        stored = files.open(row.path)
+        if is_intact(stored, row):
+            return stored
+    except (DataSetError, OSError) as exc:
+        logger.error("a stored instance cannot be read: %s (%s)", row.path, type(exc).__name__)
+        raise
+    stored.close()
+    logger.error("a stored instance is damaged, and not served: %s", row.path)
+    raise OSError("the stored instance is damaged")
+
+
+def _sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path.absolute()}"
+
+
+def _is_known(index: Index, sop_instance_uid: str, name: str) -> bool:
+    row = index.get([sop_instance_uid]).get(sop_instance_uid)
+    return row is not None and row.path == name
 
 
 def _supported(ours: bytes, proposed: bytes) -> bytes:
     """Answer an extended negotiation: what was proposed and is supported, in as many bytes as were proposed."""
-    return bytes(int(bool(want) and bool(have)) for want, have in zip(proposed, ours, strict=False))
+    return bytes(int(want == 1 and have == 1) for want, have in zip(proposed, ours, strict=False))
 
 
 def _flag(negotiated: bytes, place: int) -> bool:
@@ -293,7 +359,9 @@ def _identifier(request: FindRequest | RetrieveRequest) -> Attributes:
     return decode_data_set(request.identifier_bytes, request.transfer_syntax_uid)
 
 
-def _parse_find(identifier: Attributes, model: Model, semantics: Semantics) -> Query:
+def _parse_find(request: FindRequest, semantics: Semantics) -> Query:
+    model = Model.of(request.sop_class_uid)
+    identifier = _identifier(request)
     try:
         query = parse_find(identifier, model, semantics)
         if not semantics.relational:
@@ -303,30 +371,23 @@ def _parse_find(identifier: Attributes, model: Model, semantics: Semantics) -> Q
     return query
 
 
-def _parse_retrieve(identifier: Attributes, model: Model, *, relational: bool) -> Query:
+def _parse_retrieve(request: RetrieveRequest, *, relational: bool) -> Query:
     try:
-        return parse_retrieve(identifier, model, relational=relational)
+        return parse_retrieve(_identifier(request), Model.of(request.sop_class_uid), relational=relational)
     except IdentifierError as exc:
         raise StatusError(IDENTIFIER_MISMATCH, str(exc)) from None
 
 
-def _survey(index: Index, query: Query) -> tuple[int, list[tuple[str, str]], list[InstanceRow] | None]:
-    """Count what a retrieval will send and collect its (SOP class, transfer syntax) pairs; keep the rows if they are few."""
-    count = 0
-    pairs: dict[tuple[str, str], None] = {}
-    rows: list[InstanceRow] | None = []
-    for page in index.instances(query):
-        count += len(page)
-        for row in page:
-            pairs[row.sop_class_uid, row.transfer_syntax_uid] = None
-        if rows is not None:
-            rows.extend(page)
-            if len(rows) > _ROWS:
-                rows = None
-    return count, list(pairs), rows
+async def _in_threads(pages: Iterator[list[T]]) -> AsyncGenerator[list[T], None]:
+    """Iterate over what blocks, a page at a time.
 
-
-async def _in_threads(pages: Iterator[list[T]]) -> AsyncIterator[list[T]]:
-    """Iterate over what blocks, a page at a time."""
-    while (page := await to_thread.run_sync(next, pages, None)) is not None:
+    :raises OSError: the index cannot be read.
+    """
+    while True:
+        try:
+            page = await to_thread.run_sync(next, pages, None)
+        except SQLAlchemyError as exc:
+            raise OSError(f"the index cannot be read: {type(exc).__name__}") from None
+        if page is None:
+            return
         yield page

@@ -3,55 +3,90 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from asyncdicom.archive.files import Files, FolderFiles, Sync
+from asyncdicom.archive.files import FolderFiles, Sync
+from asyncdicom.dataset import part10_head
+from asyncdicom.exceptions import DataSetError
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> FolderFiles:
-    return FolderFiles(tmp_path)
+def files(tmp_path: Path) -> Iterator[FolderFiles]:
+    opened = FolderFiles(tmp_path)
+    yield opened
+    opened.close()
 
 
-def stage(files: Files, content: bytes = b"content") -> str:
-    path = files.stage()
-    Path(path).write_bytes(content)
-    return path
+def keep(files: FolderFiles, uid: str, content: bytes = b"content", *, sync: bool = False) -> str:
+    incoming = files.begin()
+    try:
+        incoming.write([content])
+        return incoming.keep(uid, sync=sync)
+    finally:
+        incoming.abort()
 
 
-def everything(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+def kept(folder: Path) -> list[str]:
+    """Return the files below ``instances``."""
+    instances = folder / "instances"
+    return sorted(str(path.relative_to(instances)) for path in instances.rglob("*") if path.is_file())
+
+
+def received(folder: Path) -> list[Path]:
+    """Return the instances below ``incoming`` that have no name yet."""
+    return [path for path in (folder / "incoming").rglob("*") if path.is_file() and path.name != "in-doubt"]
+
+
+def nobody(uid: str, name: str) -> bool:
+    return False
 
 
 def test_an_instance_is_kept_under_a_name_and_read_by_it(files: FolderFiles, tmp_path: Path) -> None:
-    staged = stage(files)
-    name = files.keep(staged, "1.2.3")
+    name = keep(files, "1.2.3")
     assert Path(files.path(name)).read_bytes() == b"content"
-    assert not os.path.exists(staged)
-    assert list(files.names()) == [name]
-    assert everything(tmp_path) == [f"instances/{name}"]
-    assert Path(files.path(name)).name.startswith("1.2.3-")
+    assert list(files.names()) == kept(tmp_path) == [name]
+    assert Path(name).name.startswith("1.2.3-")
+    assert received(tmp_path) == []
 
 
-def test_names_are_relative_and_spread_over_folders(files: FolderFiles) -> None:
-    names = [files.keep(stage(files), f"1.2.{number}") for number in range(64)]
+def test_an_instance_is_written_in_pieces(files: FolderFiles) -> None:
+    incoming = files.begin()
+    pieces = [bytes([number % 256]) * number for number in range(3000)]
+    incoming.write([])
+    incoming.write(pieces[:10])
+    incoming.write([memoryview(piece) for piece in pieces[10:]])
+    name = incoming.keep("1.2.3", sync=True)
+    assert Path(files.path(name)).read_bytes() == b"".join(pieces)
+
+
+def test_a_name_is_relative_and_has_few_neighbours(files: FolderFiles) -> None:
+    names = [keep(files, f"1.2.{number}") for number in range(1001)]
     assert not any(os.path.isabs(name) or ".." in name for name in names)
-    assert len({name.split("/")[0] for name in names}) > 16
-    assert sorted(files.names()) == sorted(names)
+    assert len({name.rpartition("/")[0] for name in names}) == 2
+
+
+def test_names_come_in_the_order_in_which_instances_were_kept(files: FolderFiles, tmp_path: Path) -> None:
+    names = [keep(files, f"1.2.{9 - number}") for number in range(5)]
+    for age, name in enumerate(names):
+        os.utime(files.path(name), ns=(age, age))
+    assert list(files.names()) == names
 
 
 def test_an_instance_never_takes_the_name_of_another(files: FolderFiles) -> None:
-    names = [files.keep(stage(files, content), "1.2.3") for content in (b"first", b"second", b"third")]
+    names = [keep(files, "1.2.3", content) for content in (b"first", b"second", b"third")]
     assert [Path(files.path(name)).read_bytes() for name in names] == [b"first", b"second", b"third"]
 
 
 def test_the_longest_uid_is_kept(files: FolderFiles) -> None:
     uid = "1." + "2" * 62
     assert len(uid) == 64
-    assert uid in files.keep(stage(files), uid)
+    assert uid in keep(files, uid)
 
 
 HOSTILE = [
@@ -80,68 +115,153 @@ HOSTILE = [
 
 @pytest.mark.parametrize("uid", HOSTILE)
 def test_what_is_no_uid_never_becomes_a_path(files: FolderFiles, tmp_path: Path, uid: str) -> None:
-    staged = stage(files)
     with pytest.raises(ValueError, match="UID"):
-        files.keep(staged, uid)
-    assert everything(tmp_path) == [os.path.relpath(staged, tmp_path)]
+        keep(files, uid)
+    assert kept(tmp_path) == []
+    assert received(tmp_path) == []
 
 
-def test_an_instance_that_is_only_staged_is_seen_by_nobody_and_cleaned_away(files: FolderFiles, tmp_path: Path) -> None:
-    kept = files.keep(stage(files), "1.2.3")
-    stage(files, b"half of it")
-    (tmp_path / "incoming" / ".asyncdicom-0123456789abcdef.part").write_bytes(b"less than that")
-    assert list(files.names()) == [kept]
-    assert FolderFiles(tmp_path).clean() == 2
-    assert everything(tmp_path) == [f"instances/{kept}"]
-    assert files.clean() == 0
+def test_an_instance_that_is_forgotten_leaves_nothing(files: FolderFiles, tmp_path: Path) -> None:
+    incoming = files.begin()
+    incoming.write([b"half of it"])
+    assert list(files.names()) == []
+    incoming.abort()
+    incoming.abort()
+    assert received(tmp_path) == []
+    other = files.begin()
+    name = other.keep("1.2.3", sync=False)
+    other.abort()  # comes too late
+    assert list(files.names()) == [name]
 
 
 def test_what_does_not_belong_into_the_folder_is_neither_named_nor_removed(files: FolderFiles, tmp_path: Path) -> None:
-    name = files.keep(stage(files), "1.2.3")
-    folder = Path(files.path(name)).parent
+    name = keep(files, "1.2.3")
     strangers = [
-        folder / "README.txt",
-        folder / ".asyncdicom-0123456789abcdef.part",
+        Path(files.path(name)).parent / "README.txt",
+        Path(files.path(name)).parent / "1.2.3.dcm",
         tmp_path / "instances" / "notes.dcm",
-        tmp_path / "instances" / name[:2] / "notes.dcm",
         tmp_path / "incoming" / "notes.txt",
     ]
     for stranger in strangers:
         stranger.write_bytes(b"x")
     assert list(files.names()) == [name]
-    files.clean()
+    files.clean(nobody)
     assert all(stranger.exists() for stranger in strangers)
 
 
 def test_discarding_removes_and_may_be_repeated(files: FolderFiles) -> None:
-    name = files.keep(stage(files), "1.2.3")
+    name = keep(files, "1.2.3")
     with open(files.path(name), "rb") as reader:
         files.discard(name)
         files.discard(name)
         assert reader.read() == b"content"  # who reads it already reads it to the end
     assert list(files.names()) == []
+
+
+def test_a_kept_instance_is_opened_with_what_it_says_of_itself(files: FolderFiles) -> None:
+    uids = ("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1")
+    data_set = b"\x08\x00\x16\x00UI\x1a\x001.2.840.10008.5.1.4.1.1.2\0\x08\x00\x18\x00UI\x06\x001.2.3\0"
+    name = keep(files, "1.2.3", part10_head(*uids) + data_set)
+    source = files.open(name)
+    try:
+        head = source.head
+        assert (head.sop_class_uid, head.sop_instance_uid, head.transfer_syntax_uid) == uids
+        assert source.size == len(data_set)
+    finally:
+        source.close()
+    with pytest.raises(DataSetError):
+        files.open(keep(files, "1.2.4", b"no instance"))
+    files.discard(name)
     with pytest.raises(FileNotFoundError):
-        Path(files.path(name)).read_bytes()
+        files.open(name)
 
 
 def test_a_folder_that_is_opened_again_has_what_was_kept(files: FolderFiles, tmp_path: Path) -> None:
-    names = sorted(files.keep(stage(files), f"1.2.{number}") for number in range(5))
+    names = sorted(keep(files, f"1.2.{number}") for number in range(5))
+    files.settle(names)
+    files.close()
+    files.close()
     again = FolderFiles(tmp_path)
-    assert sorted(again.names()) == names
-    again.keep(stage(again), "1.2.1")
-    assert len(list(files.names())) == 6
+    try:
+        assert again.clean(nobody) == 0
+        assert sorted(again.names()) == names
+    finally:
+        again.close()
+    assert list((tmp_path / "incoming").iterdir()) == []
 
 
-def test_what_cannot_be_kept_is_an_os_error_and_leaves_the_folder_as_it_was(files: FolderFiles, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No such file"):
-        files.keep(str(tmp_path / "incoming" / "nothing.dcm"), "1.2.3")
-    assert list(files.names()) == []
+# What a process leaves that is killed
+
+KILLED = """
+import os, sys
+from asyncdicom.archive.files import FolderFiles
+
+files = FolderFiles(sys.argv[1])
+names = []
+for uid in ("1.2.1", "1.2.2", "1.2.3"):
+    incoming = files.begin()
+    incoming.write([uid.encode()])
+    names.append(incoming.keep(uid, sync=True))
+files.settle(names[:1])
+half = files.begin()
+half.write([b"half"])
+print("\\n".join(names), flush=True)
+os.kill(os.getpid(), 9)
+"""
 
 
-def test_syncing_forces_files_and_their_folders_to_the_disk(
+def test_what_was_in_doubt_when_a_process_was_killed_is_kept_if_the_index_knows_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
+    settled, known, unknown = done.stdout.split()
+    assert len(received(tmp_path)) == 1
+    files = FolderFiles(tmp_path)
+    try:
+        asked: list[tuple[str, str]] = []
+
+        def is_known(uid: str, name: str) -> bool:
+            asked.append((uid, name))
+            return name in (settled, known)
+
+        assert files.clean(is_known) == 2
+        assert ("1.2.2", known) in asked
+        assert list(files.names()) == [settled, known]
+        assert not os.path.exists(files.path(unknown))
+        assert received(tmp_path) == []
+        assert files.clean(is_known) == 0
+    finally:
+        files.close()
+
+
+def test_a_process_that_lives_is_not_cleaned_after(files: FolderFiles, tmp_path: Path) -> None:
+    incoming = files.begin()
+    incoming.write([b"on its way"])
+    name = keep(files, "1.2.3")
+    other = FolderFiles(tmp_path)
+    try:
+        assert other.clean(nobody) == 0
+        assert list(other.names()) == [name]
+    finally:
+        other.close()
+    assert incoming.keep("1.2.4", sync=False) in list(files.names())
+
+
+def test_what_cannot_be_kept_is_an_os_error_and_leaves_nothing(files: FolderFiles, tmp_path: Path) -> None:
+    first = keep(files, "1.2.1")
+    os.remove(files.path(first))
+    os.rmdir(Path(files.path(first)).parent)
+    with pytest.raises(FileNotFoundError):
+        keep(files, "1.2.2")
+    assert kept(tmp_path) == []
+    assert received(tmp_path) == []
+    second = keep(files, "1.2.3")  # in another folder
+    assert list(files.names()) == [second]
+
+
+def test_syncing_forces_content_before_the_name_and_then_the_folders(
     files: FolderFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [files.keep(stage(files), uid) for uid in ("1.2.3", "1.2.4")]
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc to tell what was synced")
     synced: list[str] = []
     real = os.fsync
 
@@ -149,16 +269,12 @@ def test_syncing_forces_files_and_their_folders_to_the_disk(
         synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         real(descriptor)
 
-    if not os.path.isdir("/proc/self/fd"):
-        pytest.skip("needs /proc to tell what was synced")
     monkeypatch.setattr(os, "fsync", fsync)
-    files.sync(names)
-    for name in names:
-        path = os.path.realpath(files.path(name))
-        # A name is on the disk when its folder is, and that folder's name when the one above is.
-        folders = [os.path.dirname(path), os.path.dirname(os.path.dirname(path))]
-        assert {path, *folders, os.path.dirname(folders[1])} <= set(synced)
-        assert synced.index(path) < synced.index(folders[0])
+    name = keep(files, "1.2.3", sync=True)
+    assert any("/incoming/" in path for path in synced)
+    files.sync([name])
+    path = Path(os.path.realpath(files.path(name)))
+    assert {str(path.parent), str(path.parent.parent), str(path.parent.parent.parent)} <= set(synced)
 
 
 def test_threads_keep_instances_at_once(files: FolderFiles) -> None:
@@ -167,7 +283,7 @@ def test_threads_keep_instances_at_once(files: FolderFiles) -> None:
     def work(number: int) -> None:
         start.wait()
         for index in range(25):
-            files.keep(stage(files, f"{number} {index}".encode()), f"1.2.{index}")
+            files.settle([keep(files, f"1.2.{index}", f"{number} {index}".encode())])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -178,13 +294,16 @@ def test_threads_keep_instances_at_once(files: FolderFiles) -> None:
     assert len(contents) == 100
 
 
-def test_no_descriptor_is_left_open(files: FolderFiles) -> None:
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("needs /proc to count descriptors")
     before = len(os.listdir("/proc/self/fd"))
-    names = [files.keep(stage(files), f"1.2.{number}") for number in range(20)]
+    files = FolderFiles(tmp_path)
+    names = [keep(files, f"1.2.{number}", sync=True) for number in range(20)]
     files.sync(names)
     list(files.names())
+    files.clean(nobody)
+    files.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
