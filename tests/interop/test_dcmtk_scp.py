@@ -313,6 +313,8 @@ async def test_an_association_is_used_in_both_roles(dcmqrscp: QueryServer) -> No
 
 async def test_a_get_that_is_left_cancels(dcmqrscp: QueryServer) -> None:
     contexts = [sop.PATIENT_ROOT_GET, sop.VERIFICATION, *storage_contexts(study())]
+    # An instance that it sends before it has seen the C-CANCEL is refused.
+    dcmqrscp.server.allow("Store Failed")
     async with querying(dcmqrscp, contexts) as assoc:
         async with assoc.get(PatientID="98890234", level="PATIENT") as instances:
             async for instance in instances:
