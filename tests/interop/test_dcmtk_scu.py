@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -220,6 +222,18 @@ async def test_several_clients_store_at_once() -> None:
             for _ in range(6):
                 tasks.start_soon(send)
     assert len(archive.requests) == 18
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only where acknowledgements can be hurried")
+async def test_storescu_does_not_wait_for_our_acknowledgements() -> None:
+    # It writes each PDU in two parts with Nagle's algorithm on: each of 150 files would cost a delayed ACK of 40 ms.
+    archive = Archive()
+    async with serving(archive.services()) as port:
+        start = time.perf_counter()
+        (await client("storescu", port, "-R", files=(sample("MR_small.dcm").path,) * 150)).check()
+        seconds = time.perf_counter() - start
+    assert len(archive.requests) == 150
+    assert seconds < 4
 
 
 @on_asyncio

@@ -69,6 +69,8 @@ RETRIEVALS: list[tuple[Handler, int, tuple[int, int, int] | None]] = [
     (yields((0x0124, None)), 0x0124, None),
     (yields(2, GOOD.instance(), (0xFE00, None)), 0xFE00, (1, 0, 0)),
     (yields(2, GOOD.instance(), (0xC123, None)), 0xC123, (1, 0, 0)),
+    (yields(70_000, GOOD.instance(), (0xFE00, None)), 0xFE00, (1, 0, 0)),
+    (yields(65_537, GOOD.instance()), 0xB000, (1, 65_535, 0)),
     (yields(2, GOOD.instance(), (0x0000, None)), 0x0000, (1, 0, 0)),
     (yields(1, (with_status(None), None)), 0xC001, None),
     (yields(1, ("0000", GOOD.path)), 0xC002, None),
