@@ -578,8 +578,6 @@ class Association(Connection):
             request = self._requests.items.popleft()
             refusal = request.refusal
             if refusal is None:
-                if self._watching:
-                    self.poll()
                 return request
             await self._refuse(request, refusal)
 

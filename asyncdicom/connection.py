@@ -485,6 +485,9 @@ class Connection(abc.ABC):
         finally:
             if self._incoming is None:
                 self._pass_baton()
+                if self._watching:
+                    # What has come together with the answer: nobody else may look at it.
+                    self.poll()
 
     def _has_own(self, box: Box[Any]) -> bool:
         return False
