@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from .protocol.values import frozen
 
 __all__ = ["DEFAULT_MAXIMUM_LENGTH", "Address", "Limits", "Timeouts", "UserIdentity", "validate_ae_title"]
 
@@ -24,7 +26,7 @@ def validate_ae_title(title: str) -> str:
     return stripped
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Address:
     """Where an application entity is found: its AE title, host and port.
 
@@ -76,7 +78,7 @@ class Address:
         return f"{self.ae_title}@{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Timeouts:
     """Deadlines in seconds; ``None`` is no limit. They run only while we wait for the peer.
 
@@ -111,7 +113,7 @@ class Timeouts:
     handler: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Limits:
     """Bounds on what a peer can make us hold or do; ``None`` is no limit.
 
@@ -143,7 +145,7 @@ class Limits:
     data_rate: int | None = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class UserIdentity:
     """Who asks for an association (PS3.7 D.3.3.7). Its values are never shown or logged.
 

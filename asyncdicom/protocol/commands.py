@@ -18,12 +18,13 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from ..exceptions import LocalProtocolError
+from .values import frozen
 
 __all__ = [
     "ELEMENTS",
@@ -142,7 +143,7 @@ _COMMENT_LENGTH: Final = 64
 # The messages. A field without a default is always sent.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Message:
     """What all messages have in common.
 
@@ -155,14 +156,14 @@ class _Message:
     unknown: tuple[tuple[int, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Request(_Message):
     is_response: ClassVar[bool] = False
 
     message_id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Response(_Message):
     """The last three fields may come with a status other than success (PS3.7 Annex C)."""
 
@@ -175,7 +176,7 @@ class _Response(_Message):
     error_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Suboperations(_Response):
     affected_sop_class_uid: str | None = None
     number_of_remaining_suboperations: int | None = None
@@ -184,7 +185,7 @@ class _Suboperations(_Response):
     number_of_warning_suboperations: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CStoreRQ(_Request):
     """C-STORE-RQ (PS3.7 Table 9.3-1)."""
 
@@ -197,7 +198,7 @@ class CStoreRQ(_Request):
     move_originator_message_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CStoreRSP(_Response):
     """C-STORE-RSP (PS3.7 Table 9.3-2)."""
 
@@ -207,7 +208,7 @@ class CStoreRSP(_Response):
     affected_sop_instance_uid: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CGetRQ(_Request):
     """C-GET-RQ (PS3.7 Table 9.3-6)."""
 
@@ -217,14 +218,14 @@ class CGetRQ(_Request):
     priority: int = Priority.MEDIUM
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CGetRSP(_Suboperations):
     """C-GET-RSP (PS3.7 Table 9.3-7)."""
 
     command_field: ClassVar[int] = 0x8010
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CFindRQ(_Request):
     """C-FIND-RQ (PS3.7 Table 9.3-3)."""
 
@@ -234,7 +235,7 @@ class CFindRQ(_Request):
     priority: int = Priority.MEDIUM
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CFindRSP(_Response):
     """C-FIND-RSP (PS3.7 Table 9.3-4)."""
 
@@ -243,7 +244,7 @@ class CFindRSP(_Response):
     affected_sop_class_uid: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CMoveRQ(_Request):
     """C-MOVE-RQ (PS3.7 Table 9.3-9)."""
 
@@ -254,14 +255,14 @@ class CMoveRQ(_Request):
     priority: int = Priority.MEDIUM
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CMoveRSP(_Suboperations):
     """C-MOVE-RSP (PS3.7 Table 9.3-10)."""
 
     command_field: ClassVar[int] = 0x8021
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CEchoRQ(_Request):
     """C-ECHO-RQ (PS3.7 Table 9.3-12)."""
 
@@ -270,7 +271,7 @@ class CEchoRQ(_Request):
     affected_sop_class_uid: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CEchoRSP(_Response):
     """C-ECHO-RSP (PS3.7 Table 9.3-13)."""
 
@@ -279,7 +280,7 @@ class CEchoRSP(_Response):
     affected_sop_class_uid: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CCancelRQ(_Message):
     """C-CANCEL-FIND-RQ, C-CANCEL-GET-RQ and C-CANCEL-MOVE-RQ, which are alike (PS3.7 Tables 9.3-5, 9.3-8, 9.3-11)."""
 
@@ -289,7 +290,7 @@ class CCancelRQ(_Message):
     message_id_being_responded_to: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NEventReportRQ(_Request):
     """N-EVENT-REPORT-RQ (PS3.7 Table 10.3-1)."""
 
@@ -300,7 +301,7 @@ class NEventReportRQ(_Request):
     event_type_id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NEventReportRSP(_Response):
     """N-EVENT-REPORT-RSP (PS3.7 Table 10.3-2)."""
 
@@ -311,7 +312,7 @@ class NEventReportRSP(_Response):
     event_type_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NGetRQ(_Request):
     """N-GET-RQ (PS3.7 Table 10.3-3)."""
 
@@ -322,7 +323,7 @@ class NGetRQ(_Request):
     attribute_identifier_list: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NGetRSP(_Response):
     """N-GET-RSP (PS3.7 Table 10.3-4)."""
 
@@ -333,7 +334,7 @@ class NGetRSP(_Response):
     attribute_identifier_list: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NSetRQ(_Request):
     """N-SET-RQ (PS3.7 Table 10.3-5)."""
 
@@ -343,7 +344,7 @@ class NSetRQ(_Request):
     requested_sop_instance_uid: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NSetRSP(_Response):
     """N-SET-RSP (PS3.7 Table 10.3-6)."""
 
@@ -354,7 +355,7 @@ class NSetRSP(_Response):
     attribute_identifier_list: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NActionRQ(_Request):
     """N-ACTION-RQ (PS3.7 Table 10.3-7)."""
 
@@ -365,7 +366,7 @@ class NActionRQ(_Request):
     action_type_id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NActionRSP(_Response):
     """N-ACTION-RSP (PS3.7 Table 10.3-8)."""
 
@@ -376,7 +377,7 @@ class NActionRSP(_Response):
     action_type_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NCreateRQ(_Request):
     """N-CREATE-RQ (PS3.7 Table 10.3-9); without an instance UID the SCP chooses one."""
 
@@ -386,7 +387,7 @@ class NCreateRQ(_Request):
     affected_sop_instance_uid: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NCreateRSP(_Response):
     """N-CREATE-RSP (PS3.7 Table 10.3-10)."""
 
@@ -397,7 +398,7 @@ class NCreateRSP(_Response):
     attribute_identifier_list: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NDeleteRQ(_Request):
     """N-DELETE-RQ (PS3.7 Table 10.3-11)."""
 
@@ -407,7 +408,7 @@ class NDeleteRQ(_Request):
     requested_sop_instance_uid: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NDeleteRSP(_Response):
     """N-DELETE-RSP (PS3.7 Table 10.3-12)."""
 

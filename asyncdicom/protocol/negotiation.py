@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -45,6 +45,7 @@ from .pdu import (
     UserIdentityRQ,
     UserInformation,
 )
+from .values import frozen
 
 __all__ = [
     "MINIMUM_LENGTH",
@@ -88,7 +89,7 @@ _EMPTY: Mapping[str, bytes] = MappingProxyType({})
 _Item = TypeVar("_Item", RoleSelection, ExtendedNegotiation)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PresentationContext:
     """A presentation context to propose (PS3.8 9.3.2.2), public as ``asyncdicom.PresentationContext``.
 
@@ -107,7 +108,7 @@ class PresentationContext:
     scp_role: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AcceptedContext:
     """A presentation context that both sides agreed on, and the roles of the association-requestor in it."""
 
@@ -118,7 +119,7 @@ class AcceptedContext:
     requestor_is_scp: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Window:
     """How many operations may be outstanding (PS3.7 D.3.3.3), seen from this side; 0 is unlimited.
 
@@ -130,7 +131,7 @@ class Window:
     performed: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Negotiated:
     """What the two sides agreed on, seen from one of them.
 
@@ -157,7 +158,7 @@ class Negotiated:
     calling_ae_title: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Support:
     """What an acceptor supports for an abstract syntax.
 

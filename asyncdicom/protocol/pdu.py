@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from struct import Struct
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, assert_never
 
 from ..exceptions import LocalProtocolError
+from .values import frozen
 
 __all__ = [
     "PDU",
@@ -76,7 +77,7 @@ class InvalidPDU(Exception):
 # Sub-items of the user information item.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AsyncOperationsWindow:
     """Asynchronous Operations Window sub-item (53H): PS3.7 Tables D.3-7 and D.3-8.
 
@@ -87,7 +88,7 @@ class AsyncOperationsWindow:
     performed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RoleSelection:
     """SCP/SCU Role Selection sub-item (54H): PS3.7 Tables D.3-9 and D.3-10.
 
@@ -99,7 +100,7 @@ class RoleSelection:
     scp: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ExtendedNegotiation:
     """SOP Class Extended Negotiation sub-item (56H): PS3.7 Table D.3-11."""
 
@@ -107,7 +108,7 @@ class ExtendedNegotiation:
     information: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CommonExtendedNegotiation:
     """SOP Class Common Extended Negotiation sub-item (57H): PS3.7 Tables D.3-12 and D.3-13."""
 
@@ -116,7 +117,7 @@ class CommonExtendedNegotiation:
     related_sop_class_uids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UserIdentityRQ:
     """User Identity sub-item of an A-ASSOCIATE-RQ (58H): PS3.7 Table D.3-14. The credentials are not in its ``repr``.
 
@@ -131,14 +132,14 @@ class UserIdentityRQ:
     positive_response_requested: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UserIdentityAC:
     """User Identity sub-item of an A-ASSOCIATE-AC (59H): PS3.7 Table D.3-15. The response is not in its ``repr``."""
 
     response: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UserInformation:
     """User Information item (50H): PS3.8 Tables 9-16 and 9-20, PS3.7 D.3.3.
 
@@ -164,7 +165,7 @@ class UserInformation:
 # Items of the A-ASSOCIATE PDUs.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PresentationContextRQ:
     """Presentation Context item of an A-ASSOCIATE-RQ (20H): PS3.8 Tables 9-13, 9-14 and 9-15."""
 
@@ -173,7 +174,7 @@ class PresentationContextRQ:
     transfer_syntaxes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PresentationContextAC:
     """Presentation Context item of an A-ASSOCIATE-AC (21H): PS3.8 Tables 9-18 and 9-19.
 
@@ -190,7 +191,7 @@ class PresentationContextAC:
 # PDUs.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AssociateRQ:
     """A-ASSOCIATE-RQ PDU (01H): PS3.8 Table 9-11.
 
@@ -206,7 +207,7 @@ class AssociateRQ:
     protocol_version: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AssociateAC:
     """A-ASSOCIATE-AC PDU (02H): PS3.8 Table 9-17.
 
@@ -221,7 +222,7 @@ class AssociateAC:
     protocol_version: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AssociateRJ:
     """A-ASSOCIATE-RJ PDU (03H): PS3.8 Table 9-21."""
 
@@ -230,7 +231,7 @@ class AssociateRJ:
     reason: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PresentationDataValue:
     """Presentation Data Value item: PS3.8 Table 9-23, message control header E.1-1."""
 
@@ -240,24 +241,24 @@ class PresentationDataValue:
     data: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DataTF:
     """P-DATA-TF PDU (04H): PS3.8 Table 9-22. For tests and tools; the framing never builds one."""
 
     pdvs: tuple[PresentationDataValue, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReleaseRQ:
     """A-RELEASE-RQ PDU (05H): PS3.8 Table 9-24."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReleaseRP:
     """A-RELEASE-RP PDU (06H): PS3.8 Table 9-25."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Abort:
     """A-ABORT PDU (07H): PS3.8 Table 9-26.
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from .values import frozen
 
 __all__ = ["ACTIONS", "TRANSITIONS", "Action", "Artim", "Indicate", "Input", "Row", "Send", "State"]
 
@@ -129,7 +130,7 @@ class Artim(enum.Enum):
     STOP = enum.auto()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Row:
     """One action: what it does, in the order of its fields, and what follows."""
 

@@ -17,7 +17,6 @@ close the transport once :attr:`~UpperLayer.should_close`. Events are pulled one
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import NoReturn
 
 from ..exceptions import LocalProtocolError
@@ -25,6 +24,7 @@ from . import pdu
 from .framing import Buffer, ControlPDU, ForeignProtocol, Fragment, Framer
 from .pdu import AbortReason, InvalidPDU
 from .states import ACTIONS, TRANSITIONS, Action, Artim, Indicate, Input, Send, State
+from .values import frozen
 
 __all__ = [
     "AbortIndication",
@@ -48,40 +48,40 @@ class Role(enum.Enum):
     ACCEPTOR = "acceptor"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AssociateIndication:
     """A-ASSOCIATE indication: the peer asks for an association (PS3.8 7.1.1)."""
 
     request: pdu.AssociateRQ
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AssociateConfirmation:
     """A-ASSOCIATE confirmation: the peer accepted."""
 
     accept: pdu.AssociateAC
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AssociateRejection:
     """A-ASSOCIATE confirmation: the peer rejected."""
 
     reject: pdu.AssociateRJ
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReleaseIndication:
     """A-RELEASE indication (PS3.8 7.2); ``collision`` when both sides asked at once."""
 
     collision: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReleaseConfirmation:
     """A-RELEASE confirmation: the peer agreed to end the association."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AbortIndication:
     """A-ABORT or A-P-ABORT indication: an A-ABORT PDU came (PS3.8 7.3, 7.4)."""
 
@@ -89,7 +89,7 @@ class AbortIndication:
     reason: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ProviderAbort:
     """A-P-ABORT indication: the peer broke a rule and we sent A-ABORT."""
 
@@ -98,7 +98,7 @@ class ProviderAbort:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TransportLost:
     """A-P-ABORT indication: the transport connection closed."""
 
