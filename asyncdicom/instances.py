@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from . import dataset as _dataset
@@ -22,6 +21,8 @@ from .protocol.commands import encode
 from .status import OUT_OF_RESOURCES, SUCCESS, Status
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydicom import Dataset
 
     from .protocol.commands import Message
@@ -421,6 +422,8 @@ class ReceivedData:
                 sink.abort()
             raise
         self.consumed = True
+        from pathlib import Path  # costs 3 ms, which a program that saves nothing need not pay
+
         return Path(path)
 
     def _ended(self) -> bool:
