@@ -506,7 +506,7 @@ def test_the_work_for_pdvs_grows_as_their_number_does() -> None:
 # Sending.
 
 
-def read_pdus(stream: bytes | bytearray) -> list[tuple[int, int, int, bytes]]:
+def read_pdus(stream: bytes | bytearray | memoryview) -> list[tuple[int, int, int, bytes]]:
     """Read P-DATA-TF PDUs of one PDV each: variable field's length, context ID, control, fragment."""
     out = []
     position = 0
