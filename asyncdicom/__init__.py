@@ -40,6 +40,7 @@ _HOMES = {
     "RemoteProtocolError": "exceptions",
     "Request": "requests",
     "Response": "operations",
+    "Retrieval": "retrieval",
     "RetrieveRequest": "requests",
     "Server": "server",
     "Services": "services",
@@ -50,6 +51,7 @@ _HOMES = {
     "UserIdentity": "settings",
     "cleanup": "cancellation",
     "connect": "client",
+    "retrieve": "retrieval",
     "serve": "server",
 }
 _MODULES = frozenset({"dataset", "exceptions", "instrument", "protocol", "sop", "status", "testing", "tls"})
@@ -85,6 +87,7 @@ __all__ = [
     "RemoteProtocolError",
     "Request",
     "Response",
+    "Retrieval",
     "RetrieveRequest",
     "Server",
     "Services",
@@ -99,6 +102,7 @@ __all__ = [
     "exceptions",
     "instrument",
     "protocol",
+    "retrieve",
     "serve",
     "sop",
     "status",
@@ -131,6 +135,7 @@ if TYPE_CHECKING:
     from .operations import Find, Get, Move, Progress, Response
     from .protocol.negotiation import PresentationContext
     from .requests import EchoRequest, FindRequest, NRequest, Request, RetrieveRequest, StoreRequest
+    from .retrieval import Retrieval, retrieve
     from .server import AssociationRequest, Server, serve
     from .services import Services
     from .settings import Address, Limits, Timeouts, UserIdentity
