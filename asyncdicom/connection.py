@@ -644,8 +644,10 @@ class Connection(abc.ABC):
     async def _finish_cancelled(self, finish: Callable[[], Any], remaining: float) -> None:
         """Finish a message whose sender was cancelled, or abort."""
         finished = False
+        # A peer that asked for the release still reads (Sta8); one that is gone does not.
+        gone = self._end is not None and self.core.upper_layer.state is not State.STA8
         try:
-            if self._end is None and not self.transport.broken and remaining <= _FINISH_SIZE:
+            if not gone and not self.transport.broken and remaining <= _FINISH_SIZE:
                 with CancelScope(shield=True, deadline=self.now() + _FINISH_TIME):
                     try:
                         await finish()

@@ -150,6 +150,24 @@ async def served(
             await peer.aclose()
 
 
+@asynccontextmanager
+async def served_over_tcp(
+    services: asyncdicom.Services,
+    *contexts: Any,
+    associate: dict[str, Any] | None = None,
+    **options: Any,
+) -> AsyncIterator[ScriptedPeer]:
+    """Associate with a server as a scripted peer, over a real connection."""
+    with anyio.fail_after(PATIENCE):
+        async with asyncdicom.Server(services, "ASYNCDICOM@127.0.0.1:0", drain=0, **options) as server:
+            address = server.addresses[0]
+            stream = await anyio.connect_tcp(address.host, address.port)
+            async with stream:
+                peer = ScriptedPeer(stream)
+                await peer.associate(*(contexts or CONTEXTS), **(associate or {}))
+                yield peer
+
+
 async def drained(peer: ScriptedPeer) -> None:
     """Wait until the other side has read all that the peer sent, and waits for more."""
     assert isinstance(peer.stream, MemoryStream)

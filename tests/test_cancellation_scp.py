@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +43,20 @@ from .harness import (
     identifier,
     request_elements,
     served,
+    served_over_tcp,
     store_elements,
 )
 
 pytestmark = pytest.mark.anyio
 
-Handler = Callable[[Any], AsyncIterator[Any]]
+Serve = Callable[..., AbstractAsyncContextManager[ScriptedPeer]]
+
+
+@pytest.fixture(params=[served, served_over_tcp], ids=["memory", "tcp"])
+def serve(request: pytest.FixtureRequest) -> Serve:
+    """Serve over memory, where a task reads, and over TCP, where the transport itself looks at what comes."""
+    found: Serve = request.param
+    return found
 
 
 def find_rq(message_id: int = 1) -> bytes:
@@ -116,9 +127,9 @@ WAITS = ["before the first match", "between matches", "at a yield"]
 
 
 @pytest.mark.parametrize("wait", WAITS)
-async def test_c_cancel_cancels_the_handler_and_the_association_lives(wait: str) -> None:
+async def test_c_cancel_cancels_the_handler_and_the_association_lives(serve: Serve, wait: str) -> None:
     record = Record(wait)
-    async with served(record.services) as peer:
+    async with serve(record.services) as peer:
         await peer.send(find_rq(7))
         await record.waiting.wait()
         await peer.send(cancel_pdus(FIND_ID, 7))
@@ -150,10 +161,12 @@ async def clean_up_for_too_long() -> None:
     "clean", [clean_up_without_shield, clean_up_with_shield, clean_up_for_too_long], ids=lambda clean: clean.__name__
 )
 async def test_an_awaiting_finally_is_cancelled_again_unless_it_is_shielded(
-    wait: str, clean: Callable[[], Awaitable[None]]
+    serve: Serve,
+    wait: str,
+    clean: Callable[[], Awaitable[None]],
 ) -> None:
     record = Record(wait, clean)
-    async with served(record.services) as peer:
+    async with serve(record.services) as peer:
         await peer.send(find_rq())
         await record.waiting.wait()
         await peer.send(cancel_pdus(FIND_ID, 1))
@@ -166,9 +179,9 @@ async def test_an_awaiting_finally_is_cancelled_again_unless_it_is_shielded(
         await peer.release()
 
 
-async def test_a_handler_that_will_not_close_is_cancelled_after_the_cancel_timeout() -> None:
+async def test_a_handler_that_will_not_close_is_cancelled_after_the_cancel_timeout(serve: Serve) -> None:
     record = Record("at a yield", anyio.sleep_forever)
-    async with served(record.services, timeouts=asyncdicom.Timeouts(cancel=0.05)) as peer:
+    async with serve(record.services, timeouts=asyncdicom.Timeouts(cancel=0.05)) as peer:
         await peer.send(find_rq())
         await record.waiting.wait()
         await peer.send(cancel_pdus(FIND_ID, 1))
@@ -182,13 +195,15 @@ async def test_a_handler_that_will_not_close_is_cancelled_after_the_cancel_timeo
 
 @pytest.mark.parametrize("raised", [ValueError, OSError, asyncdicom.StatusError])
 async def test_a_handler_that_raises_while_it_is_cancelled_still_ends_with_cancel(
-    raised: type[Exception], caplog: pytest.LogCaptureFixture
+    serve: Serve,
+    raised: type[Exception],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def clean() -> None:
         raise raised(0x0110)
 
     record = Record("between matches", clean)
-    async with served(record.services) as peer:
+    async with serve(record.services) as peer:
         await peer.send(find_rq())
         await record.waiting.wait()
         await peer.send(cancel_pdus(FIND_ID, 1))
@@ -198,7 +213,7 @@ async def test_a_handler_that_raises_while_it_is_cancelled_still_ends_with_cance
         await peer.release()
 
 
-async def test_a_handler_that_swallows_its_cancellation_still_ends_with_cancel() -> None:
+async def test_a_handler_that_swallows_its_cancellation_still_ends_with_cancel(serve: Serve) -> None:
     services = asyncdicom.Services()
     waiting = anyio.Event()
 
@@ -214,7 +229,7 @@ async def test_a_handler_that_swallows_its_cancellation_still_ends_with_cancel()
         for _ in range(3):
             yield identifier("2")
 
-    async with served(services) as peer:
+    async with serve(services) as peer:
         await peer.send(find_rq())
         await waiting.wait()
         await peer.send(cancel_pdus(FIND_ID, 1))
@@ -248,10 +263,10 @@ async def returns_a_list(request: asyncdicom.FindRequest) -> list[bytes]:
 
 
 @pytest.mark.parametrize("handler", [endless, one_match, no_match, waits, returns_a_list], ids=lambda h: h.__name__)
-async def test_a_c_cancel_in_the_same_segment_as_its_request_is_never_lost(handler: Any) -> None:
+async def test_a_c_cancel_in_the_same_segment_as_its_request_is_never_lost(serve: Serve, handler: Any) -> None:
     services = asyncdicom.Services()
     services.find(sop.STUDY_ROOT_FIND)(handler)
-    async with served(services) as peer:
+    async with serve(services) as peer:
         for turn in range(1000):
             message_id = turn % 65_535 + 1
             await peer.send(find_rq(message_id), cancel_pdus(FIND_ID, message_id))
@@ -275,9 +290,9 @@ async def test_a_c_cancel_is_found_however_the_stream_is_cut(split: int) -> None
         await peer.release()
 
 
-async def test_cancels_for_nothing_twice_many_at_once_and_late_are_ignored() -> None:
+async def test_cancels_for_nothing_twice_many_at_once_and_late_are_ignored(serve: Serve) -> None:
     record = Record("between matches")
-    async with served(record.services) as peer:
+    async with serve(record.services) as peer:
         await peer.send(cancel_pdus(FIND_ID, 1), cancel_pdus(FIND_ID, 0), cancel_pdus(VERIFICATION_ID, 65_535))
         await expect_echo(peer)
         await peer.send(find_rq(1), cancel_pdus(FIND_ID, 2))
@@ -290,10 +305,10 @@ async def test_cancels_for_nothing_twice_many_at_once_and_late_are_ignored() -> 
         await peer.release()
 
 
-async def test_cancels_for_eleven_operations_at_once_end_them_all() -> None:
+async def test_cancels_for_eleven_operations_at_once_end_them_all(serve: Serve) -> None:
     services = asyncdicom.Services()
     services.find(sop.STUDY_ROOT_FIND)(waits)
-    async with served(services, associate={"window": (11, 1)}) as peer:
+    async with serve(services, associate={"window": (11, 1)}) as peer:
         assert peer.answer is not None
         await peer.send(*(find_rq(number) for number in range(1, 12)))
         await peer.send(*(cancel_pdus(FIND_ID, number) for number in range(1, 12)))
@@ -304,7 +319,7 @@ async def test_cancels_for_eleven_operations_at_once_end_them_all() -> None:
         await peer.release()
 
 
-async def test_one_of_two_operations_is_cancelled_and_the_other_goes_on() -> None:
+async def test_one_of_two_operations_is_cancelled_and_the_other_goes_on(serve: Serve) -> None:
     services = asyncdicom.Services()
     go_on = anyio.Event()
 
@@ -313,7 +328,7 @@ async def test_one_of_two_operations_is_cancelled_and_the_other_goes_on() -> Non
         await go_on.wait()
         yield identifier(str(request.message_id))
 
-    async with served(services, associate={"window": (2, 1)}) as peer:
+    async with serve(services, associate={"window": (2, 1)}) as peer:
         await peer.send(find_rq(1), find_rq(2), cancel_pdus(FIND_ID, 2))
         _, last = await final(peer, C_FIND_RSP)
         assert (last.status, last.message_id) == (0xFE00, 2)
@@ -324,10 +339,10 @@ async def test_one_of_two_operations_is_cancelled_and_the_other_goes_on() -> Non
         await peer.release()
 
 
-async def test_a_c_cancel_with_a_data_set_is_safe() -> None:
+async def test_a_c_cancel_with_a_data_set_is_safe(serve: Serve) -> None:
     services = asyncdicom.Services()
     services.find(sop.STUDY_ROOT_FIND)(waits)
-    async with served(services) as peer:
+    async with serve(services) as peer:
         await peer.send(find_rq(1))
         await peer.send_message(FIND_ID, {0x00000100: 0x0FFF, 0x00000120: 1}, b"\x10\x00\x20\x00LO\x00\x00")
         _, last = await final(peer, C_FIND_RSP)
@@ -336,10 +351,10 @@ async def test_a_c_cancel_with_a_data_set_is_safe() -> None:
         await peer.release()
 
 
-async def test_a_c_cancel_behind_a_request_beyond_the_window_is_found() -> None:
+async def test_a_c_cancel_behind_a_request_beyond_the_window_is_found(serve: Serve) -> None:
     services = asyncdicom.Services()
     services.find(sop.STUDY_ROOT_FIND)(waits)
-    async with served(services) as peer:
+    async with serve(services) as peer:
         await peer.send(find_rq(1), echo_rq(2), echo_rq(3), cancel_pdus(FIND_ID, 1))
         _, last = await final(peer, C_FIND_RSP)
         assert last.status == 0xFE00
@@ -347,10 +362,10 @@ async def test_a_c_cancel_behind_a_request_beyond_the_window_is_found() -> None:
         await peer.release()
 
 
-async def test_a_c_cancel_reaches_a_request_that_is_held_back() -> None:
+async def test_a_c_cancel_reaches_a_request_that_is_held_back(serve: Serve) -> None:
     services = asyncdicom.Services()
     services.find(sop.STUDY_ROOT_FIND)(waits)
-    async with served(services) as peer:
+    async with serve(services) as peer:
         await peer.send(find_rq(1), find_rq(2), cancel_pdus(FIND_ID, 2), cancel_pdus(FIND_ID, 1))
         ended = [await peer.expect_message(C_FIND_RSP) for _ in range(2)]
         assert [(response.message_id, response.status) for response in ended] == [(1, 0xFE00), (2, 0xFE00)]
@@ -405,7 +420,7 @@ async def test_a_c_cancel_in_the_middle_of_a_sub_operation_of_a_c_get_lets_it_fi
         await peer.release()
 
 
-async def test_a_c_cancel_does_not_wait_for_the_destination_of_a_c_move() -> None:
+async def test_a_c_cancel_does_not_wait_for_the_destination_of_a_c_move(serve: Serve) -> None:
     services = asyncdicom.Services()
     resolving = anyio.Event()
 
@@ -419,7 +434,7 @@ async def test_a_c_cancel_does_not_wait_for_the_destination_of_a_c_move() -> Non
         yield 1
         yield ct_instance()
 
-    async with served(services, peers=resolve) as peer:
+    async with serve(services, peers=resolve) as peer:
         await peer.send(move_rq(1))
         await resolving.wait()
         await peer.send(cancel_pdus(MOVE_ID, 1))
@@ -442,8 +457,12 @@ async def lose(peer: ScriptedPeer) -> None:
 
 
 async def reset(peer: ScriptedPeer) -> None:
-    assert isinstance(peer.stream, asyncdicom.testing.MemoryStream)
-    peer.stream.reset()
+    if isinstance(peer.stream, asyncdicom.testing.MemoryStream):
+        peer.stream.reset()
+    else:
+        sock = peer.stream.extra(anyio.abc.SocketAttribute.raw_socket)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await peer.aclose()
 
 
 async def half_close(peer: ScriptedPeer) -> None:
@@ -476,11 +495,14 @@ ENDS = [abort, lose, reset, half_close, release, break_the_protocol]
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
 @pytest.mark.parametrize("wait", WAITS)
 async def test_the_end_of_the_association_cancels_the_handler(
-    end: Callable[[ScriptedPeer], Awaitable[None]], wait: str, caplog: pytest.LogCaptureFixture
+    serve: Serve,
+    end: Callable[[ScriptedPeer], Awaitable[None]],
+    wait: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     record = Record(wait, clean_up_with_shield)
     with caplog.at_level(logging.WARNING):
-        async with served(record.services) as peer:
+        async with serve(record.services) as peer:
             await peer.send(find_rq())
             await record.waiting.wait()
             if wait == "between matches":
@@ -509,9 +531,27 @@ async def test_the_end_of_the_association_wakes_a_handler_whose_response_waits_f
         assert record.cleaned
 
 
+async def test_a_release_while_a_response_waits_for_room_is_confirmed_after_that_response() -> None:
+    record = Record("at a yield", clean_up_with_shield)
+    async with served(record.services, max_buffer=1000) as peer:
+        await peer.send(find_rq())
+        assert isinstance(peer.stream, asyncdicom.testing.MemoryStream)
+        while peer.stream.buffered < 900:
+            await anyio.lowlevel.checkpoint()
+        await peer.send(RELEASE_RQ)
+        while peer.stream.unread:
+            await anyio.lowlevel.checkpoint()
+        received = await peer.read_to_end()
+        assert {pdu[0] for pdu in received[:-1]} == {4}
+        assert received[-1][0] == 6
+        assert record.cleaned
+
+
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
 async def test_a_c_store_handler_that_has_read_its_data_set_is_cancelled(
-    end: Callable[[ScriptedPeer], Awaitable[None]], tmp_path: Path
+    serve: Serve,
+    end: Callable[[ScriptedPeer], Awaitable[None]],
+    tmp_path: Path,
 ) -> None:
     services = asyncdicom.Services()
     waiting, ended = anyio.Event(), anyio.Event()
@@ -525,7 +565,7 @@ async def test_a_c_store_handler_that_has_read_its_data_set_is_cancelled(
         finally:
             ended.set()
 
-    async with served(services) as peer:
+    async with serve(services) as peer:
         await peer.send_message(CT_ID, store_elements(1), ct_bytes())
         await waiting.wait()
         await end(peer)
@@ -536,7 +576,10 @@ async def test_a_c_store_handler_that_has_read_its_data_set_is_cancelled(
 @pytest.mark.parametrize("size", [1000, 3 << 20])
 @pytest.mark.parametrize("end", [abort, lose, reset, half_close, release], ids=lambda end: end.__name__)
 async def test_a_c_store_whose_data_set_breaks_off_leaves_no_file(
-    end: Callable[[ScriptedPeer], Awaitable[None]], size: int, tmp_path: Path
+    serve: Serve,
+    end: Callable[[ScriptedPeer], Awaitable[None]],
+    size: int,
+    tmp_path: Path,
 ) -> None:
     services = asyncdicom.Services()
     begun, ended = anyio.Event(), anyio.Event()
@@ -553,7 +596,7 @@ async def test_a_c_store_whose_data_set_breaks_off_leaves_no_file(
         finally:
             ended.set()
 
-    async with served(services) as peer:
+    async with serve(services) as peer:
         command = command_set({**store_elements(1), 0x00000800: 1})
         data = ct_bytes(size)
         fragment = min(16_384, size // 5)
