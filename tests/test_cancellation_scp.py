@@ -18,7 +18,7 @@ from anyio import CancelScope, get_cancelled_exc_class
 
 import asyncdicom
 from asyncdicom import sop
-from asyncdicom.testing import RELEASE_RQ, ScriptedPeer, abort_pdu, command_set, connected, message_pdus
+from asyncdicom.testing import RELEASE_RP, RELEASE_RQ, ScriptedPeer, abort_pdu, command_set, connected, message_pdus
 
 from .harness import (
     C_ECHO_RQ,
@@ -541,9 +541,11 @@ async def test_a_release_while_a_response_waits_for_room_is_confirmed_after_that
         await peer.send(RELEASE_RQ)
         while peer.stream.unread:
             await anyio.lowlevel.checkpoint()
-        received = await peer.read_to_end()
-        assert {pdu[0] for pdu in received[:-1]} == {4}
-        assert received[-1][0] == 6
+        while (received := await peer.receive_pdu())[0] == 4:
+            pass
+        assert received == RELEASE_RP
+        await peer.aclose()
+        await record.ended.wait()
         assert record.cleaned
 
 
