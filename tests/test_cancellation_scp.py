@@ -15,6 +15,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from anyio import CancelScope, get_cancelled_exc_class
+from anyio.abc import SocketStream
 
 import asyncdicom
 from asyncdicom import sop
@@ -86,8 +87,11 @@ async def expect_echo(peer: ScriptedPeer) -> None:
 class Record:
     """A C-FIND handler that waits where it is told to, and what happened to it."""
 
-    def __init__(self, wait: str, clean: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, wait: str, clean: Callable[[], Awaitable[None]] | None = None, match: bytes = identifier("2")
+    ) -> None:
         self.wait = wait
+        self.match = match
         self.clean = clean
         self.waiting = anyio.Event()
         self.ended = anyio.Event()
@@ -106,7 +110,7 @@ class Record:
             while True:
                 # A handler that never waits for anything but its responses to be written.
                 self.waiting.set()
-                yield identifier("2")
+                yield self.match
         except get_cancelled_exc_class():
             self.cancelled = True
             raise
@@ -444,6 +448,56 @@ async def test_a_c_cancel_does_not_wait_for_the_destination_of_a_c_move(serve: S
         await peer.release()
 
 
+@pytest.mark.parametrize("how", ["cancel", "abort"])
+async def test_a_sub_operation_that_the_destination_does_not_answer_is_given_up(how: str) -> None:
+    services = asyncdicom.Services()
+    stored, ended, answered = anyio.Event(), anyio.Event(), anyio.Event()
+    last_words: list[int] = []
+
+    @services.move(sop.STUDY_ROOT_MOVE)
+    async def move(request: asyncdicom.RetrieveRequest) -> AsyncIterator[object]:
+        try:
+            yield 2
+            yield ct_instance(uid="1.2.1")
+            yield ct_instance(uid="1.2.2")
+        finally:
+            ended.set()
+
+    async def destination(stream: SocketStream) -> None:
+        async with stream:
+            peer = ScriptedPeer(stream)
+            await peer.accept()
+            await peer.respond(await peer.expect_message(C_STORE_RQ), 0x0000)
+            await peer.expect_message(C_STORE_RQ)
+            stored.set()
+            last_words.append((await peer.receive_pdu())[0])
+            if how == "cancel":
+                # Nobody has to wait until the destination closes.
+                await answered.wait()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, destination)
+        peers = {"ELSEWHERE": f"ELSEWHERE@127.0.0.1:{port}"}
+        async with served(services, peers=peers, timeouts=asyncdicom.Timeouts(abort=1000)) as peer:
+            await peer.send(move_rq(1))
+            await stored.wait()
+            if how == "cancel":
+                await peer.send(cancel_pdus(MOVE_ID, 1))
+                _, last = await final(peer, C_MOVE_RSP)
+                assert last.status == 0xFE00
+                assert [last.number(tag) for tag in range(0x00001020, 0x00001024)] == [1, 1, 0, 0]
+                answered.set()
+                await expect_echo(peer)
+                await peer.release()
+            else:
+                await abort(peer)
+        await ended.wait()
+        tasks.cancel_scope.cancel()
+    assert last_words == [7]
+
+
 # The end of the association while a handler runs.
 
 
@@ -630,6 +684,37 @@ async def test_leaving_the_server_cancels_handlers_and_lets_them_clean_up() -> N
             await client.server.stop(0)
             await record.ended.wait()
             assert record.cleaned
+
+
+async def test_a_peer_that_never_reads_while_we_answer_is_given_up(serve: Serve) -> None:
+    record = Record("at a yield", clean_up_with_shield, identifier("1" * 60_000))
+    async with serve(record.services, timeouts=asyncdicom.Timeouts(write=0.1, abort=0.05)) as peer:
+        await peer.send(find_rq())
+        await record.ended.wait()
+        assert record.cleaned
+
+
+async def test_a_peer_that_is_idle_for_too_long_is_aborted(serve: Serve) -> None:
+    services = asyncdicom.Services()
+    async with serve(services, timeouts=asyncdicom.Timeouts(idle=0.1, abort=0.05)) as peer:
+        await expect_echo(peer)
+        assert await peer.expect_abort() == (0, 0)
+        await peer.aclose()
+
+
+async def test_a_handler_that_works_for_long_is_not_idle(serve: Serve) -> None:
+    services = asyncdicom.Services()
+
+    @services.find(sop.STUDY_ROOT_FIND)
+    async def find(request: asyncdicom.FindRequest) -> AsyncIterator[bytes]:
+        await anyio.sleep(0.3)  # what it works
+        yield identifier()
+
+    async with serve(services, timeouts=asyncdicom.Timeouts(idle=0.1, abort=0.05)) as peer:
+        await peer.send(find_rq())
+        pending, last = await final(peer, C_FIND_RSP)
+        assert (len(pending), last.status) == (1, 0x0000)
+        await peer.release()
 
 
 async def test_a_server_that_is_cancelled_does_not_wait_for_a_peer_that_will_not_close() -> None:

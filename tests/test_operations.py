@@ -650,6 +650,34 @@ async def test_a_peer_that_falls_silent_is_aborted(verb: str, kind: str, items: 
             await assoc.echo()
 
 
+async def test_an_identifier_that_is_announced_and_never_sent_is_a_message_timeout() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        request = await peer.expect_message(C_FIND_RQ)
+        await peer.respond(request, 0xFF00, elements={0x0800: 1})
+        assert await expect_abort(peer) == (0, 0)
+
+    async with scripted(script, timeouts=asyncdicom.Timeouts(message=0.05)) as assoc:
+        with pytest.raises(asyncdicom.OperationTimeout) as caught:
+            await anext(assoc.find(identifier()))
+        assert caught.value.kind == "message"
+
+
+async def test_a_message_that_drips_in_below_the_least_rate_is_a_message_timeout() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        request = await peer.expect_message(C_FIND_RQ)
+        with pytest.raises(anyio.BrokenResourceError):  # noqa: PT012
+            for byte in peer.response(request, 0xFF00, identifier("1" * 10_000)):
+                await peer.send(bytes([byte]))
+                await anyio.sleep(0.02)
+
+    timeouts = asyncdicom.Timeouts(message=0.2, abort=0.05)
+    limits = asyncdicom.Limits(data_rate=1000)
+    async with scripted(script, timeouts=timeouts, limits=limits) as assoc:
+        with pytest.raises(asyncdicom.OperationTimeout) as caught:
+            await anext(assoc.find(identifier()))
+        assert caught.value.kind == "message"
+
+
 @pytest.mark.parametrize("verb", ["find", "get", "move"])
 async def test_every_response_and_sub_operation_restarts_the_deadline(verb: str) -> None:
     pauses = 6

@@ -14,6 +14,7 @@ from .. import dataset as _dataset
 from .. import sop
 from ..client import associate
 from ..exceptions import (
+    AssociationAborted,
     AssociationError,
     ConnectError,
     DataSetError,
@@ -388,7 +389,13 @@ class _Destination:
         if association is not None:
             await association.release()
 
+    def give_up(self) -> None:
+        """Abort the association at once; :meth:`abort` closes it."""
+        if self._association is not None:
+            self._association.abort_now(lambda: AssociationAborted(0, 0))
+
     async def abort(self) -> None:
+        """Abort the association, if it is still there, and close it."""
         association, self._association = self._association, None
         if association is not None:
             await association.abort()
@@ -497,19 +504,25 @@ async def retrieve(request: RetrieveRequest, handled: _Handled, environment: Env
         if retrieval.destination is not None:
             await retrieval.destination.abort()
         raise
-    if retrieval.destination is not None:
-        if answer.status == CANCEL or retrieval.destination.lost is not None:
-            await retrieval.destination.abort()
+    destination = retrieval.destination
+    if destination is not None:
+        if answer.status == CANCEL or destination.lost is not None:
+            destination.give_up()
         else:
             try:
-                await retrieval.destination.close()
+                await destination.close()
             except (AssociationError, DicomNetworkError) as exc:
                 logger.debug("releasing a C-MOVE destination failed: %s", type(exc).__name__)
     counters = retrieval.counters
     data = _failed_list(counters.failed_uids, request.transfer_syntax_uid) if not answer.status.is_success else None
-    await request.association._respond(
-        request, answer.status, data, **answer.fields, **counters.fields(remaining=answer.status == CANCEL)
-    )
+    try:
+        await request.association._respond(
+            request, answer.status, data, **answer.fields, **counters.fields(remaining=answer.status == CANCEL)
+        )
+    finally:
+        if destination is not None:
+            # Whoever cancelled need not wait until the destination has closed.
+            await destination.abort()
 
 
 def _failed_list(uids: list[str], transfer_syntax: str) -> bytes | None:
