@@ -246,7 +246,8 @@ def test_ctrl_c_cancels_and_releases() -> None:
         assert scp.cancelled.wait(5)
     assert process.returncode == 130
     assert err == b""
-    assert out.decode().endswith("\n1.2\n")
+    # The first match may or may not have come before the interruption.
+    assert not out or out.decode().endswith("\n1.2\n")
     assert log.has("released")
 
 
