@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio.abc import ByteStream
 from pydicom.dataset import Dataset
 
 import asyncdicom
@@ -61,11 +60,15 @@ async def archived(folder: Path, **options: Any) -> AsyncIterator[Archive]:
 
 @asynccontextmanager
 async def associated(
-    archive: Archive, contexts: Iterable[str | PresentationContext] = QUERY_RETRIEVE, **options: Any
+    archive: Archive, contexts: Iterable[object] = QUERY_RETRIEVE, **options: Any
 ) -> AsyncIterator[Association]:
-    """Associate with an archive in memory; all of it must end in time."""
+    """Associate with an archive in memory; all of it must end in time.
+
+    :param contexts: SOP classes and presentation contexts.
+    """
+    proposed = [item if isinstance(item, PresentationContext) else str(item) for item in contexts]
     with anyio.fail_after(PATIENCE):
-        async with connected(archive.services, contexts, **options) as association:
+        async with connected(archive.services, proposed, **options) as association:
             yield association
 
 
@@ -144,13 +147,3 @@ def left_over(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.is_file() and path.name not in known and (folder / "instances") not in path.parents
     ]
-
-
-def wrap_nothing(stream: ByteStream) -> ByteStream:
-    """Return a stream as it is."""
-    return stream
-
-
-def uids_of(datasets: Sequence[Dataset]) -> set[str]:
-    """Return the SOP Instance UIDs."""
-    return {str(dataset.SOPInstanceUID) for dataset in datasets}
