@@ -54,6 +54,8 @@ RETRIEVALS: list[tuple[Handler, int, tuple[int, int, int] | None]] = [
     (yields(1, GOOD.instance(), OTHER.instance()), 0x0000, (1, 0, 0)),
     (yields(3, GOOD.instance()), 0xB000, (1, 2, 0)),
     (yields(2, UNPROPOSED.path.with_name("gone.dcm"), GOOD.path), 0xB000, (1, 1, 0)),
+    (yields(2, match(), GOOD.instance()), 0xB000, (1, 1, 0)),
+    (yields(1, object()), 0xC011, None),
     (yields(2), 0xA702, (0, 2, 0)),
     (yields(OSError("the index is gone"), total=None), 0xA701, None),
     (yields(MemoryError(), total=None), 0xA701, None),
