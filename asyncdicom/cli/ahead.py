@@ -33,10 +33,12 @@ class Item:
     """A file to be sent next.
 
     :ivar instance: what to send, or the error that kept it from being read.
+    :ivar attempts: how often it was tried.
     """
 
     file: Found
     instance: Instance | DataSetError | OSError
+    attempts: int = 0
 
 
 class ReadAhead:
@@ -49,6 +51,7 @@ class ReadAhead:
         self._batches = _batches(files)
         self._advance = advance
         self._ready: deque[Item] = deque()
+        self._again: deque[Item] = deque()
         self._send, self._receive = anyio.create_memory_object_stream[list[Item]](1)
         self._lock = anyio.Lock()
 
@@ -68,6 +71,14 @@ class ReadAhead:
                     except anyio.EndOfStream:
                         return None
         return self._ready.popleft()
+
+    def put_back(self, item: Item) -> None:
+        """Give a file back, to be taken by :meth:`again`."""
+        self._again.append(item)
+
+    def again(self) -> Item | None:
+        """Return a file that was given back, or ``None`` if there is none."""
+        return self._again.popleft() if self._again else None
 
     def close(self) -> None:
         """End reading: nobody wants more."""

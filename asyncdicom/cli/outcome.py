@@ -60,7 +60,7 @@ def run(name: str, command: Command, words: Sequence[str]) -> int:
     except CommandError as exc:
         screen.error(str(exc))
         return exc.status
-    _start_logging(parser.prog, options.verbose)
+    _start_logging(screen, options.verbose)
     try:
         return _run(command, options, screen)
     finally:
@@ -123,20 +123,23 @@ class _OneLine(logging.Formatter):
         return self.formatMessage(record)
 
 
-class _Stderr(logging.Handler):
-    """Write to what is standard error now: while a progress bar is drawn it is not what it was at the start."""
+class _Notes(logging.Handler):
+    """Write records where notes go, above a bar that is drawn."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__()
+        self._screen = screen
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(self.format(record) + "\n")
-            sys.stderr.flush()
+            self._screen.raw_note(self.format(record))
         except Exception:
             self.handleError(record)
 
 
-def _start_logging(prog: str, verbose: int) -> None:
-    handler = _Stderr()
-    handler.setFormatter(_OneLine(prog, verbose))
+def _start_logging(screen: Screen, verbose: int) -> None:
+    handler = _Notes(screen)
+    handler.setFormatter(_OneLine(screen.prog, verbose))
     logger = logging.getLogger("asyncdicom")
     logger.addHandler(handler)
     logger.propagate = False

@@ -104,6 +104,7 @@ class Screen:
 
     def __init__(self, prog: str) -> None:
         self.prog = prog
+        self._drawn: Progress | None = None  # what is being drawn on standard error
         if hasattr(sys.stdout, "reconfigure"):
             # A file name or a patient's name may have characters that the stream's encoding lacks.
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -122,10 +123,17 @@ class Screen:
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        """Write a line beside the results."""
+        """Write a line beside the results, above a bar that is drawn."""
+        self.raw_note(clean(text))
+
+    def raw_note(self, text: str) -> None:
+        """Write what is clean already, such as the lines of a traceback."""
         try:
-            sys.stderr.write(clean(text) + "\n")
-            sys.stderr.flush()
+            if self._drawn is not None:
+                self._drawn.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                sys.stderr.write(text + "\n")
+                sys.stderr.flush()
         except (OSError, ValueError):
             pass  # nobody can be told
 
@@ -145,8 +153,12 @@ class Screen:
         if progress is None:
             yield Bar()
             return
-        with progress:
-            yield _DrawnBar(progress, progress.add_task(what, total=total, note=""))
+        try:
+            with progress:
+                self._drawn = progress
+                yield _DrawnBar(progress, progress.add_task(what, total=total, note=""))
+        finally:
+            self._drawn = None
 
     def close(self) -> None:
         """Flush, and let go of an output that nobody reads."""
@@ -181,4 +193,6 @@ def _rich_progress(of_bytes: bool) -> Progress | None:
     else:
         columns += (MofNCompleteColumn(),)
     columns += (TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
-    return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+    return Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+    )

@@ -15,14 +15,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .arguments import Parser, add_client_options, address, count
 from .outcome import CommandError, Exit
 from .screen import Bar, Screen, amount, counted, size, span
 
 if TYPE_CHECKING:
-    from .. import Association, PresentationContext
+    from .. import Association, PresentationContext, Response
     from .ahead import Item, ReadAhead
     from .interrupt import Interrupt
     from .scan import Found, Scan
@@ -31,6 +31,8 @@ __all__ = ["add_arguments", "run"]
 
 #: An association that is lost is made again, unless it was lost so often in a row without an answer to anything.
 _MOST_LOSSES = 3
+#: A file that was under way when an association was lost is sent again, but not for ever: it may be the reason.
+_MOST_ATTEMPTS = 2
 
 
 def add_arguments(parser: Parser) -> None:
@@ -39,7 +41,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder with all that is below it")
     parser.add_argument("--associations", type=count, metavar="N", default=1, help="send over so many at once")
     parser.add_argument(
-        "--window", type=count, metavar="N", default=1, help="instances under way at once on each, if the peer agrees"
+        "--window",
+        type=count,
+        metavar="N",
+        default=16,
+        help="instances under way at once on each, if the peer agrees; 1 does not ask (default: 16)",
     )
     add_client_options(parser)
 
@@ -132,7 +138,7 @@ class _Sender:
         self._refused: CommandError | None = None
         self._associated = False
 
-    async def send(self, contexts: list[PresentationContext], files: list[Found], arguments: dict[str, object]) -> None:
+    async def send(self, contexts: list[PresentationContext], files: list[Found], arguments: dict[str, Any]) -> None:
         """Send the files over as many associations as there shall be.
 
         :raises CommandError: not one association could be made.
@@ -172,7 +178,7 @@ class _Sender:
         self._progress += count
         self._bar.update(self._progress)
 
-    async def _work(self, ahead: ReadAhead, contexts: list[PresentationContext], arguments: dict[str, object]) -> None:
+    async def _work(self, ahead: ReadAhead, contexts: list[PresentationContext], arguments: dict[str, Any]) -> None:
         """Send over one association after the other, until there are no more files."""
         from .associate import associate
 
@@ -180,6 +186,7 @@ class _Sender:
         losses = 0
         while losses < _MOST_LOSSES:
             before = self._tally.answered
+            lost: Exception | None = None
             try:
                 async with associate(
                     self._options, contexts, self._interrupt, async_operations=(window, 1), **arguments
@@ -188,29 +195,44 @@ class _Sender:
                     with self._interrupt.gently():
                         lost = await self._fill(association, ahead, window)
             except CommandError as exc:
-                if exc.status == Exit.NO_ASSOCIATION:
-                    self._refused = exc
-                    if self._associated:
-                        self._screen.error(str(exc))
-                    return
-                raise
-            if not lost or self._interrupt.signal is not None:
+                if exc.status != Exit.NO_ASSOCIATION:
+                    raise
+                self._refused = exc
+                if self._associated:
+                    self._screen.error(str(exc))
+                return
+            if lost is None or self._interrupt.signal is not None:
                 return
             losses = 0 if self._tally.answered > before else losses + 1
+            self._screen.error(f"{_words(lost)}{'; associating again' if losses < _MOST_LOSSES else ''}")
 
-    async def _fill(self, association: Association, ahead: ReadAhead, window: int) -> bool:
-        """Keep the association's window full; return whether the association was lost."""
+    async def _fill(self, association: Association, ahead: ReadAhead, window: int) -> Exception | None:
+        """Keep the association's window full; return why the association was lost, or ``None``."""
         import anyio
 
-        lost = False
+        lost: Exception | None = None
+
+        async def send(item: Item) -> None:
+            nonlocal lost
+            why = await self._send(association, item)
+            if why is None:
+                return
+            lost = lost or why
+            # Whether it came to anything, or to this, nobody knows: it gets another chance.
+            if item.attempts < _MOST_ATTEMPTS:
+                ahead.put_back(item)
+            else:
+                self._fail(item, _words(why))
 
         async def one_after_the_other() -> None:
-            nonlocal lost
-            while not lost and (item := await ahead.next()) is not None:
-                lost = not await self._send(association, item) or lost
+            while lost is None and (item := await ahead.next()) is not None:
+                await send(item)
 
+        # One at a time, so that one that is the reason takes no others with it again.
+        while lost is None and (item := ahead.again()) is not None:
+            await send(item)
         slots = min(window, association.async_operations[0] or window)
-        if slots == 1:
+        if lost is not None or slots == 1:
             await one_after_the_other()
             return lost
         async with anyio.create_task_group() as tasks:
@@ -218,39 +240,44 @@ class _Sender:
                 tasks.start_soon(one_after_the_other)
         return lost
 
-    async def _send(self, association: Association, item: Item) -> bool:
-        """Send one file; return whether the association is still there."""
+    async def _send(self, association: Association, item: Item) -> Exception | None:
+        """Send one file; return why the association was lost, if it was."""
         from ..exceptions import AssociationError, DicomNetworkError, NoPresentationContext
 
         if isinstance(item.instance, Exception):
             self._fail(item, _words(item.instance))
-            return True
+            return None
+        item.attempts += 1
         try:
             response = await association.store(item.instance, check=False)
         except NoPresentationContext as exc:
             self._fail(item, str(exc))
         except (AssociationError, DicomNetworkError) as exc:
+            if _is_lost(exc):
+                return exc
             self._fail(item, _words(exc))
-            return not _is_lost(exc)
         except OSError as exc:
             self._fail(item, _words(exc))
         else:
-            self._tally.answered += 1
-            status = response.status
-            text = f"status {status:#06x} ({status.meaning})"
-            if response.error_comment:
-                text += f": {response.error_comment}"
-            if status.is_success or status.is_warning:
-                self._tally.sent += 1
-                self._tally.bytes_sent += item.file.size
-                if status.is_warning:
-                    self._tally.warnings += 1
-                    self._screen.error(f"{item.file.path}: warning: {text}")
-            else:
-                self._fail(item, text)
+            self._answered(item, response)
         if item.instance.in_memory:
             self._advance(item.file.size)
-        return True
+        return None
+
+    def _answered(self, item: Item, response: Response) -> None:
+        self._tally.answered += 1
+        status = response.status
+        text = f"status {status:#06x} ({status.meaning})"
+        if response.error_comment:
+            text += f": {response.error_comment}"
+        if not (status.is_success or status.is_warning):
+            self._fail(item, text)
+            return
+        self._tally.sent += 1
+        self._tally.bytes_sent += item.file.size
+        if status.is_warning:
+            self._tally.warnings += 1
+            self._screen.error(f"{item.file.path}: warning: {text}")
 
     def _fail(self, item: Item, why: str) -> None:
         self._tally.failed.append(item.file.path)
