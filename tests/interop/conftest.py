@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from . import peers
+from .scp import Scp, running_scp
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,3 +103,16 @@ def storescp(_storescp: peers.DcmtkServer) -> Iterator[peers.DcmtkServer]:
     _storescp.mark()
     yield _storescp
     _storescp.check()
+
+
+@pytest.fixture(scope="module")
+def _scp() -> Iterator[Scp]:
+    with running_scp() as running:
+        yield running
+
+
+@pytest.fixture
+def scp(_scp: Scp) -> Scp:
+    """Give a pynetdicom SCP without any handlers of an earlier test."""
+    _scp.reset()
+    return _scp

@@ -9,11 +9,11 @@ from typing import Any
 from pynetdicom import AE, build_context, evt
 
 import asyncdicom
-from asyncdicom import sop
+from asyncdicom import Category, sop
 
 from .peers import pynetdicom_scp
 
-__all__ = ["Scp", "running_scp"]
+__all__ = ["Scp", "category", "running_scp"]
 
 #: What the SCP offers besides Verification and storage.
 CLASSES = (
@@ -129,3 +129,13 @@ def running_scp(**options: Any) -> Iterator[Scp]:
     handlers = [(event, scp._dispatch(name)) for name, event in _EVENTS.items()]
     with pynetdicom_scp(contexts, handlers, storage=True, configure=configure, **options) as scp.port:
         yield scp
+
+
+#: The categories of the statuses that the tests provoke (PS3.7 Annex C).
+CATEGORIES = {0x0000: Category.SUCCESS, 0xFE00: Category.CANCEL, 0xFF00: Category.PENDING, 0xFF01: Category.PENDING}
+
+
+def category(code: int) -> Category:
+    if code in CATEGORIES:
+        return CATEGORIES[code]
+    return Category.WARNING if code in (0x0001, 0x0107, 0x0116) or code >> 12 == 0xB else Category.FAILURE

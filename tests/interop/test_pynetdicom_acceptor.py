@@ -40,19 +40,6 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 GOOD = sample("MR_small.dcm")
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Scp]:
-    with running_scp() as scp:
-        yield scp
-
-
-@pytest.fixture
-def scp(running: Scp) -> Scp:
-    """Give a pynetdicom SCP without any handlers of an earlier test."""
-    running.reset()
-    return running
-
-
 # Rejections.
 
 
