@@ -565,6 +565,11 @@ class Association(Connection):
 
     # Requests of the peer.
 
+    @property
+    def has_requests(self) -> bool:
+        """Whether :meth:`next_request` would return at once."""
+        return bool(self._requests.items)
+
     async def next_request(self, *, idle: float | None = None) -> Request:
         """Return the next request of the peer.
 

@@ -656,7 +656,8 @@ class Server:
 
             async def serve_requests() -> None:
                 nonlocal waiting
-                while not (watching and waiting):
+                # Another worker that waits does so for the peer: what was held back until now is ours to perform.
+                while association.has_requests or not (watching and waiting):
                     waiting += 1
                     try:
                         request = await association.next_request(idle=self.timeouts.idle)

@@ -366,6 +366,23 @@ async def test_a_c_cancel_behind_a_request_beyond_the_window_is_found(serve: Ser
         await peer.release()
 
 
+async def test_requests_that_were_held_back_are_performed_although_nothing_more_comes(serve: Serve) -> None:
+    services = asyncdicom.Services()
+    services.find(sop.STUDY_ROOT_FIND)(no_match)
+
+    @services.echo()
+    async def echo(request: asyncdicom.EchoRequest) -> None:
+        # Long enough for another worker of the association to begin.
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+
+    async with serve(services) as peer:
+        await peer.send(find_rq(1), *(echo_rq(number) for number in range(2, 8)))
+        await peer.expect_message(C_FIND_RSP)
+        assert [(await peer.expect_message(C_ECHO_RSP)).message_id for _ in range(6)] == [2, 3, 4, 5, 6, 7]
+        await peer.release()
+
+
 async def test_a_c_cancel_reaches_a_request_that_is_held_back(serve: Serve) -> None:
     services = asyncdicom.Services()
     services.find(sop.STUDY_ROOT_FIND)(waits)
