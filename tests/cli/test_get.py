@@ -9,12 +9,12 @@ from typing import Any
 
 import anyio
 import pytest
-from pydicom import Dataset
 
 import asyncdicom
 from asyncdicom import RetrieveRequest, Services, sop
 
-from ..interop.material import Archive, Sample, data_set_of, sample, samples, study
+from ..interop.material import Archive, Sample, data_set_of, sample, study
+from ..interop.peers import free_port
 from .program import run, run_on_terminal, serving, started
 
 PATIENT = "98890234"
@@ -28,9 +28,9 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def check(folder: Path, archive: Archive, uids: set[str]) -> None:
+def check(folder: Path, archive: Archive, uids: set[str], *, but: str = "") -> None:
     """Check that the folder holds these instances as they were stored, and nothing else."""
-    assert files(folder) == {f"{uid}.dcm" for uid in uids}
+    assert files(folder) - {but} == {f"{uid}.dcm" for uid in uids}
     for uid in uids:
         assert data_set_of(folder / f"{uid}.dcm") == archive.data[uid]
 
@@ -153,45 +153,6 @@ def test_what_did_not_fit_is_asked_for_again_on_another_association(tmp_path: Pa
     assert sum("opened" in line for line in log.lines) > 2
 
 
-def of_many_classes() -> list[Sample]:
-    """Return an image of each of several SOP classes: too many to be proposed on one association in all syntaxes."""
-    images = {item.sop_class_uid: item for item in samples() if "Image" in sop.lookup(item.sop_class_uid).keyword}
-    assert len(images) > 4
-    return list(images.values())
-
-
-def test_only_what_failed_is_asked_for_again(tmp_path: Path) -> None:
-    items = of_many_classes()
-    archive = in_one_study(*items)
-    failing = {item.sop_instance_uid for item in items[2:4]}
-    services = archive.services()
-    asked: list[Dataset] = []
-
-    @services.retrieve(sop.STUDY_ROOT_GET)
-    async def retrieve(request: RetrieveRequest) -> AsyncIterator[Any]:
-        asked.append(request.identifier)
-        headers = archive.matching(request.identifier)
-        request.total = len(headers)
-        for header in headers:
-            uid = str(header.SOPInstanceUID)
-            if len(asked) == 1 and uid in failing:
-                yield asyncdicom.Instance.from_file("/nowhere", header.SOPClassUID, uid, sop.IMPLICIT_VR_LITTLE_ENDIAN)
-            else:
-                yield archive.instances[uid]
-
-    with serving(services) as (address, _):
-        result = run("get", address, "-k", "StudyInstanceUID=1.2.3", "-o", tmp_path)
-    assert files(tmp_path) == {f"{uid}.dcm" for uid in archive.data.keys() - failing}
-    # What is wrong with them is no want of a context: no other one helps.
-    assert result.status == 1
-    assert result.err.splitlines() == [f"asyncdicom get: {uid}: the peer could not send it" for uid in sorted(failing)]
-    first, again, *_ = asked
-    assert first.QueryRetrieveLevel == "STUDY"
-    assert again.QueryRetrieveLevel == "IMAGE"
-    assert (again.StudyInstanceUID, again.SeriesInstanceUID) == ("1.2.3", "1.2.3.4")
-    assert sorted(again.SOPInstanceUID) == sorted(failing)
-
-
 def test_what_cannot_be_had_is_listed(archive: Archive, tmp_path: Path) -> None:
     services = archive.services()
     lost = sorted(of_patient(archive))[:2]
@@ -210,7 +171,7 @@ def test_what_cannot_be_had_is_listed(archive: Archive, tmp_path: Path) -> None:
     with serving(services) as (address, _):
         result = run("get", address, "-k", f"PatientID={PATIENT}", "-o", tmp_path)
     assert result.status == 1
-    assert result.err.splitlines() == [f"asyncdicom get: {uid}: the peer could not send it" for uid in lost]
+    assert result.err.splitlines() == [f"asyncdicom get: {uid}: the peer did not send it" for uid in lost]
     assert "; 2 missing\n" in result.out
     check(tmp_path, archive, of_patient(archive) - set(lost))
 
@@ -227,7 +188,7 @@ def test_what_was_found_and_never_sent_is_missing(archive: Archive, tmp_path: Pa
     with serving(services) as (address, _):
         result = run("get", address, "-k", f"PatientID={PATIENT}", "-o", tmp_path)
     assert result.status == 1
-    assert result.err.count(": was found but not sent\n") == len(of_patient(archive)) - 1
+    assert result.err.count(": the peer did not send it\n") == len(of_patient(archive)) - 1
 
 
 @pytest.mark.parametrize("status", [0xA701, 0xA900, 0xC001, 0xFE00])
@@ -244,6 +205,27 @@ def test_a_failure_is_one_line_and_status_1(archive: Archive, tmp_path: Path, st
     assert result.status == 1
     assert result.error.startswith(f"asyncdicom get: status {status:#06x} (")
     assert log.has("released")
+
+
+class Sender(Archive):
+    """An archive that has no C-GET."""
+
+    def services(self) -> Services:
+        services = Services()
+        services.find(*sop.FIND)(self._find)
+        services.move(*sop.MOVE)(self._retrieve)
+        return services
+
+
+def test_a_peer_without_c_get_sends_by_c_move(tmp_path: Path) -> None:
+    archive = Sender(study())
+    listen = f"HERE@127.0.0.1:{free_port()}"
+    with serving(archive.services(), peers={"HERE": listen}) as (address, _):
+        run("get", address, "-k", f"PatientID={PATIENT}", "-o", tmp_path, "--listen", listen).check()
+        result = run("get", address, "-k", f"PatientID={PATIENT}", "-o", tmp_path / "other")
+    check(tmp_path, archive, of_patient(archive), but="other")
+    assert result.status == 1
+    assert "GET was proposed but not accepted" in result.error
 
 
 def test_a_model_that_the_peer_lacks_is_status_1(tmp_path: Path) -> None:

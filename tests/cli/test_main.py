@@ -28,7 +28,7 @@ def test_help_names_every_command() -> None:
 def test_each_command_has_help_with_an_example(name: str) -> None:
     result = run(name, "--help").check()
     assert result.out.startswith(f"usage: asyncdicom {name}")
-    assert f"asyncdicom {name} " in result.out.partition("example")[2]
+    assert f"  asyncdicom {name}" in result.out.partition("example")[2]
     assert "`" not in result.out
 
 
