@@ -30,6 +30,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 from anyio import CancelScope, get_cancelled_exc_class
+from anyio.lowlevel import checkpoint
 
 from . import threads
 from .exceptions import (
@@ -307,6 +308,8 @@ class Connection(abc.ABC):
         for box in self._followers:
             if box.event is not None:
                 box.event.set()
+        # Whoever reads may be another task than that which ends the association.
+        self.transport.interrupt()
         self.on_end()
 
     def check(self) -> None:
@@ -452,6 +455,8 @@ class Connection(abc.ABC):
                 except TimeoutError as exc:
                     if isinstance(exc, OperationTimeout):
                         raise
+                    if self._end is not None:
+                        continue
                     deadline = self.expired(box, seconds, kind)
                 if await self.serve_own(box):
                     deadline = math.inf if seconds is None else self.now() + seconds
@@ -770,6 +775,8 @@ class Connection(abc.ABC):
     async def _await_close(self) -> None:
         """Wait until the peer closes, ignoring what it still sends (Sta13)."""
         upper_layer = self.core.upper_layer
+        while self.transport.is_receiving:
+            await checkpoint()  # somebody was told that it has ended, and is on the way out
         while not upper_layer.should_close:
             while upper_layer.next_event() is not None:
                 pass

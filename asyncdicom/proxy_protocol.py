@@ -74,6 +74,13 @@ class ProxiedTransport(Transport):
     def unsent(self) -> memoryview | None:  # type: ignore[override]
         return self._inner.unsent
 
+    @property
+    def is_receiving(self) -> bool:
+        return self._inner.is_receiving
+
+    def interrupt(self) -> None:
+        self._inner.interrupt()
+
     def abort(self) -> None:
         self._inner.abort()
 

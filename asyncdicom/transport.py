@@ -108,6 +108,15 @@ class Transport(abc.ABC):
         """Return bytes that are here already, ``b""`` at the end of the stream, ``None`` if there is nothing now."""
         return None
 
+    @property
+    @abc.abstractmethod
+    def is_receiving(self) -> bool:
+        """Whether somebody is in :meth:`receive`."""
+
+    @abc.abstractmethod
+    def interrupt(self) -> None:
+        """Let whoever is in :meth:`receive` go, with a ``TimeoutError`` unless something has come."""
+
     @abc.abstractmethod
     def abort(self) -> None:
         """Close at once, without waiting; what was not sent is lost."""
@@ -298,6 +307,13 @@ class _AsyncioTransport(asyncio.Protocol, Transport):
             self._slice = time.perf_counter()
         return self._take()
 
+    @property
+    def is_receiving(self) -> bool:
+        return self._receiver is not None
+
+    def interrupt(self) -> None:
+        _wake(self._receiver)
+
     def _take(self) -> bytes:
         chunks = self._chunks
         data = chunks.popleft()
@@ -416,19 +432,30 @@ class _TrioTransport(Transport):
         _set_options(sock)
         self._quickack = _QUICKACK is not None and sock.family in (socket.AF_INET, socket.AF_INET6)
         self._peer = _peer_name(sock)
+        self._receiving: anyio.CancelScope | None = None
 
     async def receive(self, deadline: float = math.inf, *, acknowledge: bool = False) -> bytes:
         if acknowledge and self._quickack:
             assert _QUICKACK is not None
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        with anyio.CancelScope(deadline=deadline):
+        with anyio.CancelScope(deadline=deadline) as self._receiving:
             try:
                 return await self._socket.recv(RECEIVE_SIZE)
             except (OSError, self._closed_error()) as exc:
                 self.error = exc
                 return b""
+            finally:
+                self._receiving = None
         raise TimeoutError
+
+    @property
+    def is_receiving(self) -> bool:
+        return self._receiving is not None
+
+    def interrupt(self) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
 
     async def send(self, data: bytes | bytearray | memoryview, deadline: float = math.inf) -> None:
         rest = self.unsent = memoryview(data)
@@ -504,6 +531,14 @@ class StreamTransport(Transport):
         if self._aborted:
             return b""
         raise TimeoutError
+
+    @property
+    def is_receiving(self) -> bool:
+        return self._receiving is not None
+
+    def interrupt(self) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
 
     async def send(self, data: bytes | bytearray | memoryview, deadline: float = math.inf) -> None:
         # Nobody knows how far a cancelled send of a foreign stream got. So it runs in a task of its own, which gets a
@@ -672,6 +707,13 @@ class TLSTransport(Transport):
         except ssl.SSLError:
             return False
         return self._inner.send_nowait(self._outgoing.read())
+
+    @property
+    def is_receiving(self) -> bool:
+        return self._inner.is_receiving
+
+    def interrupt(self) -> None:
+        self._inner.interrupt()
 
     @property
     def broken(self) -> bool:  # type: ignore[override]
