@@ -39,13 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: what follows the program's name; those of the process by default.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] in COMMANDS:
-        from importlib import import_module
+    try:
+        if words and words[0] in COMMANDS:
+            from importlib import import_module
 
-        from .outcome import run
+            from .outcome import run
 
-        return run(words[0], import_module(f".{words[0]}", __name__), words[1:])
-    return _without_command(words)
+            return run(words[0], import_module(f".{words[0]}", __name__), words[1:])
+        return _without_command(words)
+    except KeyboardInterrupt:  # before, or after, there was anything to leave
+        return 130
 
 
 def _without_command(words: Sequence[str]) -> int:

@@ -79,8 +79,6 @@ def _run(command: Command, options: argparse.Namespace, screen: Screen) -> int:
         # After the association was made: what remained to be done is missing.
         screen.error(str(exc))
         return Exit.FAILED
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
     except BrokenPipeError:
         return Exit.DONE  # whoever reads our output has seen enough
     except OSError as exc:

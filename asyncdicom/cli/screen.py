@@ -119,8 +119,9 @@ class Screen:
 
         :raises BrokenPipeError: nobody reads them any more.
         """
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is not there when it was closed before we began
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Write a line beside the results, above a bar that is drawn."""
@@ -131,7 +132,7 @@ class Screen:
         try:
             if self._drawn is not None:
                 self._drawn.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            else:
+            elif sys.stderr is not None:
                 sys.stderr.write(text + "\n")
                 sys.stderr.flush()
         except (OSError, ValueError):
@@ -163,7 +164,8 @@ class Screen:
     def close(self) -> None:
         """Flush, and let go of an output that nobody reads."""
         try:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except (OSError, ValueError):
             # Otherwise the interpreter tries again at its end, and complains.
             with open(os.devnull, "w") as devnull:
