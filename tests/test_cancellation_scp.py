@@ -584,6 +584,39 @@ async def test_the_end_of_the_association_cancels_the_handler(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("last_words", [abort_pdu(), RELEASE_RQ, b"\xff" * 10], ids=["abort", "release", "garbage"])
+@pytest.mark.parametrize("kind", ["echo", "store", "find"])
+async def test_an_end_in_the_same_segment_as_its_request_cancels_the_handler(
+    serve: Serve, kind: str, last_words: bytes
+) -> None:
+    services = asyncdicom.Services()
+    ended = anyio.Event()
+
+    async def hang(request: Any) -> None:
+        try:
+            if isinstance(request, asyncdicom.StoreRequest):
+                await request.read()
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    async def hang_before_a_match(request: Any) -> AsyncIterator[bytes]:
+        await hang(request)
+        yield b""
+
+    services.echo()(hang)
+    services.store(sop.CT_IMAGE_STORAGE)(hang)
+    services.find(sop.STUDY_ROOT_FIND)(hang_before_a_match)
+    request = {
+        "echo": echo_rq(),
+        "store": ScriptedPeer.message(CT_ID, store_elements(1), ct_bytes()),
+        "find": find_rq(),
+    }[kind]
+    async with serve(services, timeouts=asyncdicom.Timeouts(abort=0.05)) as peer:
+        await peer.send(request, last_words)
+        await ended.wait()
+
+
 @pytest.mark.parametrize("end", [abort, lose, reset, half_close], ids=lambda end: end.__name__)
 async def test_the_end_of_the_association_wakes_a_handler_whose_response_waits_for_room(
     end: Callable[[ScriptedPeer], Awaitable[None]],
