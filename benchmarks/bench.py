@@ -21,6 +21,7 @@ __all__ = [
     "Sample",
     "Scenario",
     "Skip",
+    "TooLittle",
     "absolute",
     "faster",
     "has_module",
@@ -32,6 +33,10 @@ __all__ = [
 
 class Skip(Exception):
     """A scenario or a contender cannot be run here; says why."""
+
+
+class TooLittle(Exception):
+    """A run took no longer than an empty one: it says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,14 +181,14 @@ class Bench:
 
     :ivar quick: do little, to see that everything works.
     :ivar folder: of the current scenario, in memory where there is a memory-backed folder; removed after it.
-    :ivar empty: what the empty runs of programs took, by whose they are.
+    :ivar empty: what the empty runs of programs took in the current scenario, by whose they are.
     """
 
     def __init__(self, root: Path, *, quick: bool) -> None:
         self.quick = quick
         self.root = root
         self.folder = root
-        self.empty: dict[str, Command] = {}
+        self.empty: dict[str, list[Command]] = {}
         self._numbers = itertools.count()
 
     def size(self, full: int, quick: int) -> int:
@@ -258,6 +263,7 @@ def measure(
 
     :param report: told what is being run.
     """
+    bench.empty.clear()
     contenders = scenario.contenders(bench)
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
     failed: dict[str, str] = {}
@@ -268,6 +274,8 @@ def measure(
             report(f"{scenario.name}: {contender.name} ({repetition + 1} of {contender.most or repetitions})")
             try:
                 samples[contender.name].append(contender.run())
+            except TooLittle:
+                report(f"{contender.name}: took no longer than an empty run")
             except Exception as exc:
                 failed[contender.name] = f"{contender.name}: {type(exc).__name__}: {exc}"
                 if not isinstance(exc, Skip):
@@ -276,7 +284,12 @@ def measure(
     operations = scenario.operations[index]
     size = scenario.size[index] * operations
     results = [_median(scenario.name, c, samples[c.name], operations, size) for c in contenders if samples[c.name]]
-    return results, list(failed.values())
+    nothing = [
+        f"{contender.name}: took no longer than an empty run"
+        for contender in contenders
+        if not samples[contender.name] and contender.name not in failed
+    ]
+    return results, [*failed.values(), *nothing]
 
 
 def _median(scenario: str, contender: Contender, samples: Sequence[Sample], operations: int, size: int) -> Result:

@@ -93,6 +93,7 @@ async def _serve(options: Options) -> None:
         "BENCH@127.0.0.1:0",
         ssl=tls,
         peers=options.get("peers"),
+        async_operations=(64, 64),
         limits=asyncdicom.Limits(associations=None, unassociated=None),
     )
     async with server:

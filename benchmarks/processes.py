@@ -42,6 +42,14 @@ class BenchmarkError(Exception):
     """A process did not do what it was started for."""
 
 
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line for line in reversed(lines) if line.strip()), "")[-300:]
+
+
 # What the kernel knows of a process.
 
 
@@ -139,11 +147,11 @@ class Process:
         return resident_memory(self.pid)
 
     def output(self) -> str:
-        """Return the end of what it has written."""
-        try:
-            return self.log.read_text(errors="replace")[-2000:]
-        except OSError:
-            return ""
+        """Return the last line of what it has written."""
+        return _last_line(self.log)
+
+    def _ended(self) -> BenchmarkError:
+        return BenchmarkError(f"{self.name} ended with status {self.popen.returncode}: {self.output()}")
 
     def check(self) -> None:
         """Raise if it has ended.
@@ -151,7 +159,7 @@ class Process:
         :raises BenchmarkError: it has.
         """
         if self.popen.poll() is not None:
-            raise BenchmarkError(f"{self.name} ended with status {self.popen.returncode}: {self.output()}")
+            raise self._ended()
 
     def stop(self) -> None:
         """End it, and what it forked."""
@@ -223,7 +231,7 @@ class Worker(Process):
         line = self._lines.readline()
         if not line:
             self.popen.wait()
-            raise BenchmarkError(f"{self.name} ended with status {self.popen.returncode}: {self.output()}")
+            raise self._ended()
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -234,7 +242,7 @@ class Worker(Process):
             self._input.flush()
         except BrokenPipeError:
             self.popen.wait()
-            raise BenchmarkError(f"{self.name} ended with status {self.popen.returncode}: {self.output()}") from None
+            raise self._ended() from None
 
 
 @contextmanager
@@ -327,8 +335,8 @@ def run_commands(
                     popen.wait()
     for popen in running:
         if popen.returncode:
-            text = log.read_text(errors="replace")[-2000:]
-            raise BenchmarkError(f"{popen.args!r:.200} ended with status {popen.returncode}: {text}")
+            (program, *_) = commands[running.index(popen)]
+            raise BenchmarkError(f"{program} ended with status {popen.returncode}: {_last_line(log)}")
     return Command(seconds=seconds, cpu=cpu, peak=peak)
 
 

@@ -35,6 +35,10 @@ def span(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _memory(size: float | None) -> str:
     return "–" if size is None else f"{size / _MIB:.1f}"
 
@@ -82,7 +86,7 @@ def results_table(scenario: Scenario, results: Sequence[Result], failed: Sequenc
             [f"{span(min(result.runs))}–{span(max(result.runs))}" if len(result.runs) > 1 else ""] if repeated else []
         )
         row += [span(result.each)] if several else []
-        row += [f"{result.bytes / result.seconds / 1e6:.0f}"] if with_bytes else []
+        row += [_rate(result.bytes / result.seconds / 1e6)] if with_bytes else []
         row += [f"{result.seconds / reference.seconds:.2f}"] if reference else []
         if sides:
             row += [_cpu(result.client_cpu), _cpu(result.server_cpu)]

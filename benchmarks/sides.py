@@ -22,7 +22,7 @@ from typing import Any
 
 from asyncdicom.protocol import pdu
 
-from .bench import Bench, Sample, Skip, has_module, has_program
+from .bench import Bench, Sample, Skip, TooLittle, has_module, has_program
 from .processes import BenchmarkError, Process, Worker, run_commands, start, start_worker
 
 __all__ = [
@@ -152,7 +152,7 @@ def storescp(
         with _on_free_port(
             bench,
             "storescp",
-            lambda port: ["storescp", "-q", "--bit-preserving", "-aet", "BENCH", "-od", out, *more, *options, port],
+            lambda port: ["storescp", "--bit-preserving", "-aet", "BENCH", "-od", out, *more, *options, port],
             environment,
             forks=forks,
             tls="+tls" in options,
@@ -177,7 +177,7 @@ def dcmqrscp(
             f"HostTable BEGIN\n{hosts}\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
             f"AETable BEGIN\nBENCH {folder} RW (500, 4096mb) ANY\nAETable END\n"
         )
-        return ["dcmqrscp", "-q", "-c", config, port]
+        return ["dcmqrscp", "-c", config, port]
 
     with _on_free_port(bench, "dcmqrscp", arguments, environment, forks=True) as served:
         yield replace(served, out=folder)
@@ -291,8 +291,9 @@ _LISTENING = re.compile(r"listening on [^@]*@\S*:(\d+)")
 @contextmanager
 def _own_server(bench: Bench, command: str, folder: Path, *options: object) -> Iterator[Served]:
     named = [str(option) for option in options if str(option).startswith("--")]
-    if not supports(command, *named):
-        raise Skip(f"asyncdicom {command} has not all of {', '.join(named)}")
+    for option in named:
+        if not supports(command, option):
+            raise Skip(f"asyncdicom {command} has no {option}")
     arguments = [*asyncdicom_program(), command, folder, "--listen", "BENCH@127.0.0.1:0", *options]
     with start(f"asyncdicom {command}", arguments, bench.folder) as process:
         deadline = time.monotonic() + _START
@@ -405,16 +406,21 @@ def command(
     key: str,
     environment: Mapping[str, str] = NODELAY,
 ) -> Sample:
-    """Run programs at once against a server, and measure both sides; less an empty run, which is timed once for ``key``."""
+    """Run programs at once against a server, and measure both sides; less the median of the empty runs.
+
+    :param key: whose empty runs they are: there are a few of them at first, and another one before each measurement.
+    :raises TooLittle: it took no longer than an empty run.
+    """
     _need(str(commands[0][0]))
-    if key not in bench.empty:
-        runs = [run_commands(empty, bench.folder, environment=environment) for _ in range(_EMPTY_RUNS)]
-        bench.empty[key] = sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
-    base = bench.empty[key]
+    runs = bench.empty.setdefault(key, [])
+    runs += [run_commands(empty, bench.folder, environment=environment) for _ in range(1 if runs else _EMPTY_RUNS)]
+    base = sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
     served.mark()
     run = run_commands(commands, bench.folder, environment=environment)
+    if run.seconds <= base.seconds:
+        raise TooLittle
     return Sample(
-        seconds=max(run.seconds - base.seconds, 1e-6),
+        seconds=run.seconds - base.seconds,
         client_cpu=max(run.cpu - base.cpu, 0.0),
         server_cpu=served.cpu(),
         client_peak=max(run.peak - base.peak, 0),

@@ -31,7 +31,7 @@ def _ingest(bench: Bench, files: Files, server: AbstractContextManager[Served], 
 
 def _from_storescu(bench: Bench, files: Files, server: AbstractContextManager[Served], key: str) -> Sample:
     with server as served:
-        many, one = storescu(served, files.paths), storescu(served, [files.warm])
+        many, one = storescu(served, [files.warm, *files.paths]), storescu(served, [files.warm])
         return command(bench, served, [many], [one], key=f"storescu into {key}")
 
 

@@ -50,7 +50,7 @@ def _ours(bench: Bench, files: Files, delay: float, window: int, count: int) -> 
 
 def _dcmtk(bench: Bench, files: Files, count: int) -> Sample:
     with storescp(bench) as served, relay(bench, served, _DELAY) as far:
-        sent, empty = storescu(far, files.paths[:count]), storescu(far, [files.warm])
+        sent, empty = storescu(far, [files.warm, *files.paths[:count]]), storescu(far, [files.warm])
         return command(bench, far, [sent], [empty], key="storescu far")
 
 

@@ -63,7 +63,7 @@ def _echo(bench: Bench) -> list[Contender]:
 
     def echoscu(*, theirs: bool) -> Sample:
         with storescp(bench) if theirs else ours(bench) as served:
-            program = ["echoscu", "-q", "-aec", served.called, "--repeat"]
+            program = ["echoscu", "-aec", served.called, "--repeat"]
             where = ["127.0.0.1", served.port]
             many, once = [*program, count + 1, *where], [*program, 1, *where]
             return command(bench, served, [many], [once], key=f"echoscu {theirs}")
@@ -142,7 +142,7 @@ def _start_up(bench: Bench) -> list[Contender]:
         Contender(name="import pynetdicom", run=partial(run, sys.executable, "-c", "import pynetdicom"), most=2),
     ]
     if has_program("echoscu"):
-        echoscu = partial(against_server, "echoscu", "-q", "-aec", "BENCH", "127.0.0.1", None)
+        echoscu = partial(against_server, "echoscu", "-aec", "BENCH", "127.0.0.1", None)
         found.append(Contender(name="echoscu", run=echoscu))
     return found
 

@@ -75,7 +75,13 @@ def _get_from_archive(bench: Bench, files: Files) -> Sample:
 
 def _dcmtk(bench: Bench, files: Files) -> Sample:
     with storescp(bench) as served:
-        return command(bench, served, [storescu(served, files.paths)], [storescu(served, [files.warm])], key="storescu")
+        return command(
+            bench,
+            served,
+            [storescu(served, [files.warm, *files.paths])],
+            [storescu(served, [files.warm])],
+            key="storescu",
+        )
 
 
 def _memory(bench: Bench) -> list[Contender]:

@@ -61,7 +61,16 @@ _RETRIEVE_KEYS = {
 
 def _findscu(bench: Bench, served: Served, key: str) -> Sample:
     def query(study: str) -> list[object]:
-        return ["findscu", "-q", "-S", "-aec", served.called, *_keys(material.QUERY, study), "127.0.0.1", served.port]
+        return [
+            "findscu",
+            "--hide-responses",
+            "-S",
+            "-aec",
+            served.called,
+            *_keys(material.QUERY, study),
+            "127.0.0.1",
+            served.port,
+        ]
 
     return command(bench, served, [query(material.STUDY)], [query(material.NOBODY)], key=f"findscu {key}")
 
@@ -154,7 +163,7 @@ def _getscu(bench: Bench, served: Served, count: int, key: str) -> Sample:
 
     def query(study: str) -> list[object]:
         return [
-            "getscu", "-q", "--bit-preserving", "-S", "-aec", served.called, "-od", out,
+            "getscu", "--bit-preserving", "-S", "-aec", served.called, "-od", out,
             *_keys(_RETRIEVE_KEYS, study), "127.0.0.1", served.port,
         ]  # fmt: skip
 
@@ -232,7 +241,7 @@ def _get(bench: Bench) -> list[Contender]:
 def _movescu(bench: Bench, served: Served, key: str) -> Sample:
     def query(study: str) -> list[object]:
         return [
-            "movescu", "-q", "-S", "-aec", served.called, "-aem", "DEST",
+            "movescu", "-S", "-aec", served.called, "-aem", "DEST",
             *_keys(_RETRIEVE_KEYS, study), "127.0.0.1", served.port,
         ]  # fmt: skip
 
@@ -347,8 +356,8 @@ SCENARIOS = (
         size=(512 << 10, 512 << 10),
         equal="the instances; from files to files in memory-backed folders; one association to the destination; no fsync",
         unequal="dcmqrscp and asyncdicom archive search an index, our other server is a handler that yields the files; "
-        "movescu is a whole process less an empty run without matches, our client is running; the server's figures are those of "
-        "the server and the destination together; between ours, sub-operations use the negotiated window",
+        "movescu is a whole process less an empty run without matches, our client is running; the server's figures are those "
+        "of the server and the destination together; between ours, sub-operations use the negotiated window",
         reference=DCMTK,
     ),
 )

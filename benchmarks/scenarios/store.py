@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..bench import Bench, Contender, Goal, Result, Sample, Scenario, absolute, faster, ratio
+from ..bench import Bench, Contender, Goal, Result, Sample, Scenario, Skip, absolute, faster, has_program, ratio
 from ..material import Files, make_files
+from ..processes import run_commands
 from ..sides import (
     NODELAY,
     STOCK,
@@ -52,7 +53,7 @@ _MIB = 1 << 20
 
 def storescu(served: Served, paths: Sequence[Any], *options: object) -> list[object]:
     """Return the command line of storescu; it proposes only what the files need."""
-    return ["storescu", "-q", "-R", "-aec", served.called, *options, "127.0.0.1", served.port, *paths]
+    return ["storescu", "-R", "-aec", served.called, *options, "127.0.0.1", served.port, *paths]
 
 
 class _Store:
@@ -120,7 +121,7 @@ class _Store:
         sample = command(
             self.bench,
             served,
-            [storescu(served, paths[n::number], *options) for n in range(number)],
+            [storescu(served, [self.files.warm, *paths[n::number]], *options) for n in range(number)],
             [storescu(served, [self.files.warm], *options)] * number,
             key=f"storescu {key} {number}",
             environment=environment,
@@ -159,7 +160,7 @@ class _Store:
             sample = command(
                 self.bench,
                 served,
-                [[*store, *files.paths[:count]]],
+                [[*store, files.warm, *files.paths[:count]]],
                 [[*store, files.warm]],
                 key="asyncdicom store",
             )
@@ -168,25 +169,22 @@ class _Store:
 
     def dcmtk_each(self, count: int, *, theirs: bool) -> Sample:
         """Start a storescu for each instance; what a start alone takes is subtracted."""
+        if not has_program("storescu"):
+            raise Skip("storescu is not installed")
         with storescp(self.bench) if theirs else ours(self.bench) as served:
-            samples = [
-                command(
-                    self.bench,
-                    served,
-                    [storescu(served, [path])],
-                    [["storescu", "--version"]],
-                    key="storescu --version",
-                )
+            starts = [run_commands([["storescu", "--version"]], self.bench.folder) for _ in range(5)]
+            start = sorted(starts, key=lambda run: run.seconds)[2]
+            served.mark()
+            runs = [
+                run_commands([storescu(served, [path])], self.bench.folder, environment=NODELAY)
                 for path in self.files.paths[:count]
             ]
             return Sample(
-                seconds=sum(sample.seconds for sample in samples),
-                client_cpu=sum(sample.client_cpu or 0 for sample in samples),
-                server_cpu=None
-                if any(sample.server_cpu is None for sample in samples)
-                else sum(sample.server_cpu or 0 for sample in samples),
-                client_peak=max(sample.client_peak or 0 for sample in samples),
-                server_peak=samples[-1].server_peak,
+                seconds=sum(run.seconds for run in runs) - count * start.seconds,
+                client_cpu=max(sum(run.cpu for run in runs) - count * start.cpu, 0.0),
+                server_cpu=served.cpu(),
+                client_peak=max(max(run.peak for run in runs) - start.peak, 0),
+                server_peak=served.growth(),
             )
 
 
