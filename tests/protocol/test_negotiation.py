@@ -688,7 +688,7 @@ def test_a_quarter_million_transfer_syntaxes_are_decided_in_linear_time(support:
     start = time.process_time()
     ac, _ = accept(rq, support)
     outcome(rq, ac)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 10
 
 
 # Properties.
