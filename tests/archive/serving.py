@@ -72,14 +72,14 @@ async def associated(
             yield association
 
 
-def fill(folder: Path, datasets: Iterable[Dataset]) -> None:
+def fill(folder: Path, what: Iterable[Dataset | Instance]) -> None:
     """Make an archive with instances, without a network."""
     archive = Archive(folder, sync="never")
     archive.open()
     try:
         assert archive._ingest is not None
-        for dataset in datasets:
-            instance = Instance.from_dataset(dataset)
+        for one in what:
+            instance = one if isinstance(one, Instance) else Instance.from_dataset(one)
             uids = instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid
             arrival = archive._ingest.arrival(asyncdicom.dataset.part10_head(*uids), *uids)
             assert arrival.finish([data_of(instance)]).status == 0
