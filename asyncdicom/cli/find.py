@@ -46,6 +46,8 @@ class _Output:
         self._json = as_json
         self._rows: list[list[str]] = []
         self._table = screen.is_interactive and not as_json
+        # To a person, what was asked for exactly says nothing new.
+        self._shown = [key for key in query.columns if not key.is_exact] or query.columns
         self.count = 0
 
     def add(self, match: Dataset) -> None:
@@ -59,7 +61,7 @@ class _Output:
         if self._json:
             self._screen.line(json_line(match))
         elif self._table:
-            self._rows.append([cell(match, key, pretty=True) for key in columns])
+            self._rows.append([cell(match, key, pretty=True) for key in self._shown])
         else:
             if not self.count:
                 self._screen.line("\t".join(heading(key) for key in columns))
@@ -73,7 +75,7 @@ class _Output:
         from .table import draw
 
         try:
-            draw(self._query.columns, self._rows)
+            draw(self._shown, self._rows)
         except ImportError:  # no Rich
             for row in self._rows:
                 self._screen.line("  ".join(row))

@@ -86,6 +86,15 @@ class Key:
         """The tag of the attribute."""
         return self.path[-1][0]
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether all matches have the same value; names match in many ways (PS3.4 C.2.2.2.1)."""
+        from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
+        if self.value is None or any(c in self.value for c in '*?\\-"'):
+            return False
+        return dictionary_has_tag(self.tag) and dictionary_VR(self.tag) != "PN"
+
 
 def _usage(text: str) -> CommandError:
     return CommandError(text, Exit.USAGE)

@@ -192,6 +192,16 @@ def test_on_a_terminal_there_is_a_table(address: str) -> None:
     assert "\t" not in result.out
 
 
+def test_a_table_does_not_repeat_what_was_asked_for(address: str) -> None:
+    study = "1.3.6.1.4.1.5962.1.1.0.0.0.1196533885.18148.0.133"
+    result = run_on_terminal(
+        "find", address, "--level", "series", "-k", f"StudyInstanceUID={study}", "-k", "Modality=M*"
+    )
+    assert result.status == 0
+    assert "Modality" in result.out
+    assert study not in result.out
+
+
 def test_a_narrow_terminal_still_shows_whole_uids(archive: Archive, address: str) -> None:
     result = run_on_terminal("find", address, "-k", "PatientID=98890234", columns=60)
     uids = {header.StudyInstanceUID for header in archive.headers.values() if header.PatientID == "98890234"}

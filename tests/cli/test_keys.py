@@ -41,6 +41,23 @@ def test_a_key_is_a_path_and_a_value(text: str, path: tuple[tuple[int, int], ...
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("PatientID", False),
+        ("PatientID=1", True),
+        ("PatientID=1*", False),
+        ("StudyDate=20240101", True),
+        ("StudyDate=20240101-", False),
+        ("StudyInstanceUID=1.2\\1.3", False),
+        ("PatientName=Doe^J", False),
+        ("0009,1001=x", False),
+    ],
+)
+def test_only_an_exact_key_gives_all_matches_one_value(text: str, expected: bool) -> None:
+    assert parse_key(text).is_exact is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("PatientNam=X", "PatientNam is no attribute; did you mean PatientName?"),
         ("patientname", "patientname is no attribute; did you mean PatientName?"),
         ("Xyzzy", "Xyzzy is no attribute"),
