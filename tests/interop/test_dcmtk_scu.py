@@ -226,7 +226,8 @@ async def test_several_clients_store_at_once() -> None:
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only where acknowledgements can be hurried")
 async def test_storescu_does_not_wait_for_our_acknowledgements() -> None:
-    # It writes each PDU in two parts with Nagle's algorithm on: each of 400 files would cost a delayed ACK of 40 ms, 16 s in all.
+    # It writes each PDU in two parts with Nagle's algorithm on: each of 400 files would cost a delayed ACK of 40 ms, so
+    # 16 s in all.
     archive = Archive()
     async with serving(archive.services()) as port:
         start = time.perf_counter()
