@@ -15,6 +15,7 @@ _HOMES = {
     "AssociationAborted": "exceptions",
     "AssociationClosed": "exceptions",
     "AssociationError": "exceptions",
+    "AssociationPool": "pool",
     "AssociationRejected": "exceptions",
     "AssociationRequest": "server",
     "Category": "status",
@@ -62,6 +63,7 @@ __all__ = [
     "AssociationAborted",
     "AssociationClosed",
     "AssociationError",
+    "AssociationPool",
     "AssociationRejected",
     "AssociationRequest",
     "Category",
@@ -133,6 +135,7 @@ if TYPE_CHECKING:
     )
     from .instances import Instance
     from .operations import Find, Get, Move, Progress, Response
+    from .pool import AssociationPool
     from .protocol.negotiation import PresentationContext
     from .requests import EchoRequest, FindRequest, NRequest, Request, RetrieveRequest, StoreRequest
     from .retrieval import Retrieval, retrieve

@@ -345,6 +345,20 @@ class Association(Connection):
             self._last_activity = self.now()
         return max(0.0, self.now() - self._last_activity)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is outstanding on it, in either direction: it can be left to somebody else."""
+        return not (
+            self.ended
+            or self._exchanges
+            or self._slot_waiters
+            or self._orphans
+            or self._performing
+            or self.baton_held
+            or self.core.mid_message
+            or self._send_lock.locked()
+        )
+
     async def _send_request(
         self, exchange: Exchange, message: Message, data: bytes | SourceOutgoing | list[memoryview] | None
     ) -> None:
