@@ -5,11 +5,13 @@ import resource
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 
 import asyncdicom
@@ -84,6 +86,74 @@ def test_a_signal_stops_it_with_status_0(tmp_path: Path, number: int) -> None:
     assert process.returncode == 0
 
 
+class Stalling:
+    """A data set that begins to be sent, and goes on when it is told to."""
+
+    size = 4 << 20
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def read_into(self, views: Sequence[memoryview]) -> int:
+        if self.begun.is_set():
+            assert self.go_on.wait(30)
+        self.begun.set()
+        return sum(map(len, views))
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def storing(address: str) -> Iterator[tuple[Stalling, list[object]]]:
+    """Store something slowly in another thread; gives what is sent, and then what came of it."""
+    source = Stalling()
+    outcome: list[object] = []
+
+    async def store() -> None:
+        instance = Instance(sop.RAW_DATA_STORAGE, "1.2.3", sop.EXPLICIT_VR_LITTLE_ENDIAN, lambda: source)
+        try:
+            async with asyncdicom.connect(address, contexts=[sop.RAW_DATA_STORAGE]) as association:
+                outcome.append((await association.store(instance)).status)
+        except asyncdicom.AssociationError as exc:
+            outcome.append(exc)
+
+    thread = threading.Thread(target=anyio.run, args=(store,))
+    thread.start()
+    try:
+        assert source.begun.wait(20)
+        yield source, outcome
+    finally:
+        source.go_on.set()
+        thread.join()
+
+
+def test_what_is_under_way_is_received_before_it_stops(tmp_path: Path) -> None:
+    with receiving(tmp_path) as (address, process):
+        with storing(address) as (source, outcome):
+            process.terminate()
+            assert wait_for_line(process) == "stopping; 1 association to end (again to abort)"
+            assert "temporary congestion" in run("echo", address).error
+            source.go_on.set()
+            out, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert (out, err) == (b"ASYNCDICOM (127.0.0.1): 1 instance\nreceived 1 instance, 4.2 MB\n", b"")
+    assert outcome == [0]
+    assert files(tmp_path) == {"1.2.3.dcm"}
+
+
+def test_a_second_signal_aborts_what_is_under_way(tmp_path: Path) -> None:
+    with receiving(tmp_path) as (address, process):
+        with storing(address) as (_, outcome):
+            process.terminate()
+            wait_for_line(process)
+            process.terminate()
+            assert process.wait(5) == 143
+    assert isinstance(outcome[0], asyncdicom.AssociationError)
+    assert files(tmp_path) == set()
+
+
 def test_any_called_ae_title_is_accepted_unless_some_are_named(tmp_path: Path) -> None:
     with receiving(tmp_path) as (address, process):
         run("echo", "ANYBODY@" + address.partition("@")[2]).check()
@@ -106,8 +176,6 @@ def test_private_classes_and_transfer_syntaxes_are_accepted(tmp_path: Path) -> N
             await association.store(Instance.from_bytes(data, "1.2.3", "1.2.3.4", "1.2.9.9"))
 
     with receiving(tmp_path / "in") as (address, process):
-        import anyio
-
         anyio.run(store, address)
         stop(process)
     assert data_set_of(tmp_path / "in" / "1.2.3.4.dcm") == data
@@ -180,8 +248,6 @@ def test_at_the_limit_of_associations_peers_are_rejected(tmp_path: Path) -> None
     async def hold(address: str, check: Callable[[], None]) -> None:
         async with asyncdicom.connect(address, contexts=[sop.VERIFICATION]):
             await anyio.to_thread.run_sync(check)
-
-    import anyio
 
     with receiving(tmp_path, "--max-associations", 1) as (address, process):
         anyio.run(hold, address, lambda: _check_rejected(address))
