@@ -36,6 +36,8 @@ _ROOT = "2.25.4870"
 
 STUDY = f"{_ROOT}1000000000000001"
 SERIES = f"{_ROOT}2000000000000001"
+_OTHER_STUDY = f"{_ROOT}1000000000000009"
+_OTHER_SERIES = f"{_ROOT}2000000000000009"
 PATIENT = "BENCHMARK"
 #: A Patient ID, and a Study Instance UID, that nothing has: queries for them are empty runs.
 NOBODY = f"{_ROOT}9999999999999999"
@@ -66,7 +68,7 @@ def uid(number: int) -> str:
 class Files:
     """A folder of instances, all of one size, series and SOP class.
 
-    :ivar warm: a small instance beside the folder, to be sent before anything is measured.
+    :ivar warm: a small instance of another study, beside the folder, to be sent before anything is measured.
     """
 
     folder: Path
@@ -176,8 +178,11 @@ def make_files(folder: Path, count: int, size: int) -> Files:
     """Write ``count`` instances of about ``size`` bytes each into a new folder."""
     folder.mkdir(parents=True)
     warm = folder.with_name(f"{folder.name}-warm.dcm")
-    _write(warm, _template(_WARM), _WARM, 999_999_999)
     template = _template(size)
+    other = (
+        _template(_WARM).replace(STUDY.encode(), _OTHER_STUDY.encode()).replace(SERIES.encode(), _OTHER_SERIES.encode())
+    )
+    _write(warm, other, _WARM, 999_999_999)
     for number in range(count):
         _write(folder / f"{number:06d}.dcm", template, size, number)
     return Files(folder=folder, count=count, size=size, warm=warm)

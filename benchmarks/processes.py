@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 _STOP = 10.0
+#: Seconds between two looks at the memory of programs that run to their end.
+_LOOK = 0.02
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -265,7 +267,7 @@ def start_worker(
         )
     worker = Worker(name, popen, log)
     try:
-        with _deadline(timeout, [popen], set()):
+        with _deadline(timeout, popen):
             yield worker
     finally:
         worker.stop()
@@ -282,7 +284,7 @@ class Command:
 
     :ivar seconds: of wall-clock time, start-up included.
     :ivar cpu: CPU seconds of all.
-    :ivar peak: the high-water mark of the largest resident set, in bytes.
+    :ivar peak: the high-water mark of the largest resident set, in bytes, at the last look before its end.
     """
 
     seconds: float
@@ -302,54 +304,76 @@ def run_commands(
     :raises BenchmarkError: one failed, or took too long.
     """
     log = folder / f"command-{time.monotonic_ns()}.log"
-    running: list[subprocess.Popen[bytes]] = []
-    ended: set[int] = set()
-    cpu, peak = 0.0, 0
-    with log.open("wb") as output:
+    cpu = 0.0
+    with log.open("wb") as output, _Watch(timeout) as watch:
         begun = time.perf_counter()
-        try:
-            for arguments in commands:
-                running.append(
-                    subprocess.Popen(
-                        list(map(str, arguments)),
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=subprocess.STDOUT,
-                        env=_environment(environment),
-                        cwd=folder,
-                        start_new_session=True,
-                    )
+        for arguments in commands:
+            watch.add(
+                subprocess.Popen(
+                    list(map(str, arguments)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=_environment(environment),
+                    cwd=folder,
+                    start_new_session=True,
                 )
-            with _deadline(timeout, running, ended):
-                for popen in running:
-                    _, status, usage = os.wait4(popen.pid, 0)
-                    ended.add(popen.pid)
-                    popen.returncode = os.waitstatus_to_exitcode(status)
-                    cpu += usage.ru_utime + usage.ru_stime
-                    peak = max(peak, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-            seconds = time.perf_counter() - begun
-        finally:
-            for popen in running:
-                if popen.pid not in ended:
-                    _signal(popen.pid, signal.SIGKILL)
-                    popen.wait()
-    for popen in running:
+            )
+        for popen in list(watch.running):
+            _, status, usage = os.wait4(popen.pid, 0)
+            popen.returncode = os.waitstatus_to_exitcode(status)
+            cpu += usage.ru_utime + usage.ru_stime
+        seconds = time.perf_counter() - begun
+    for popen, (program, *_) in zip(watch.running, commands, strict=True):
         if popen.returncode:
-            (program, *_) = commands[running.index(popen)]
             raise BenchmarkError(f"{program} ended with status {popen.returncode}: {_last_line(log)}")
-    return Command(seconds=seconds, cpu=cpu, peak=peak)
+    return Command(seconds=seconds, cpu=cpu, peak=watch.peak)
+
+
+class _Watch:
+    """Kills processes that take too long, as ``os.wait4`` has no timeout, and looks at their memory while they run.
+
+    ``ru_maxrss`` would be simpler, but on Linux it begins with what the process that forks has.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.running: list[subprocess.Popen[bytes]] = []
+        self.peak = 0
+        self._deadline = time.monotonic() + timeout
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def add(self, popen: subprocess.Popen[bytes]) -> None:
+        """Watch a process."""
+        self.running.append(popen)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._kill()
+
+    def _look(self) -> None:
+        while not self._over.wait(_LOOK):
+            for popen in list(self.running):
+                if popen.returncode is None:
+                    self.peak = max(self.peak, peak_memory(popen.pid) or 0)
+            if time.monotonic() > self._deadline:
+                self._kill()
+
+    def _kill(self) -> None:
+        for popen in list(self.running):
+            if popen.returncode is None:
+                _signal(popen.pid, signal.SIGKILL)
 
 
 @contextmanager
-def _deadline(seconds: float, running: Sequence[subprocess.Popen[bytes]], ended: set[int]) -> Iterator[None]:
-    """Kill what still runs after so many seconds, as ``os.wait4`` has no timeout."""
-
-    def kill() -> None:
-        for popen in running:
-            if popen.pid not in ended and popen.returncode is None:
-                _signal(popen.pid, signal.SIGKILL)
-
-    timer = threading.Timer(seconds, kill)
+def _deadline(seconds: float, popen: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill a process that still runs after so many seconds."""
+    timer = threading.Timer(seconds, lambda: _signal(popen.pid, signal.SIGKILL))
     timer.daemon = True
     timer.start()
     try:

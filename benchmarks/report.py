@@ -29,9 +29,11 @@ class Table:
 
 def span(seconds: float) -> str:
     """Return seconds with a unit that fits."""
+    if seconds >= 999.5:
+        return f"{seconds:.0f} s"
     for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}" if seconds < 1000 else f"{seconds:.0f} s"
+        if seconds >= 0.9995 * size:
+            return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
 
 

@@ -2,7 +2,7 @@
 
 Our clients, pynetdicom's and the plain one are processes that are running, associated and warm when the clock starts (see
 :mod:`.worker`). Programs of the command line are timed whole, and what an empty run of them takes (start-up, association,
-one small instance or a query without matches, release; the median of several) is subtracted: theirs is the advantage.
+one small instance or a query without matches, release; the median of several) is subtracted.
 """
 
 from __future__ import annotations

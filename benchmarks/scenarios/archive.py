@@ -145,7 +145,7 @@ SCENARIOS = (
     Scenario(
         name="index",
         title="C-FIND in an archive of 1 000 and 100 000 instances, each of 50 queries",
-        contenders=lambda bench: _queries(bench, (100, 1000) if bench.quick else (1000, 100_000)),
+        contenders=lambda bench: _queries(bench, (1000, 2000) if bench.quick else (1000, 100_000)),
         equal=_SCALE_EQUAL,
         unequal=_SCALE_UNEQUAL,
     ),

@@ -346,7 +346,6 @@ SCENARIOS = (
         "getscu is a whole process less an empty run without matches, the others' clients are running; pynetdicom sends part "
         "of the instances, and its times are extrapolated per instance",
         reference=DCMTK,
-        goals=(faster(OURS, PYNETDICOM, 30, "faster than pynetdicom"),),
     ),
     Scenario(
         name="move",
