@@ -32,7 +32,7 @@ from .background import Hosted, spawn
 from .inventory import Inventory
 from .ledger import Ledger
 from .query import Model, Query, find_models, retrieve_models
-from .reception import Reception, exclusive_services
+from .reception import exclusive_services
 from .routes import ByGet, ByMove, Connector, Route, UnsuitedError, close_now, first_parts, release
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from ..association import Association
+    from ..services import Services
 
 __all__ = ["Retrieval", "retrieve"]
 
@@ -79,13 +80,13 @@ class _Receiver:
     def __bool__(self) -> bool:
         return self._listen is not None or self.server is not None
 
-    async def open(self) -> tuple[Reception, Hosted | None]:
-        """Listen, unless a server does already.
+    async def open(self) -> tuple[Services, Hosted | None]:
+        """Listen, unless a server does already; return its services.
 
         :raises ConnectError: that address cannot be listened on.
         """
         if self.server is not None:
-            return Reception.of(self.server.services), None
+            return self.server.services, None
         assert self._listen is not None
         services = exclusive_services()
         server = Server(
@@ -99,7 +100,7 @@ class _Receiver:
         hosted = Hosted(server)
         await hosted.start()
         self.server = server
-        return Reception(services, is_exclusive=True), hosted
+        return services, hosted
 
 
 class _Work:
@@ -206,7 +207,7 @@ class _Work:
             return ByGet(
                 self._connector, model, find, self._query, self.inventory, self.ledger, priority=self._priority
             )
-        reception, hosted = await self.receiver.open()
+        services, hosted = await self.receiver.open()
         self._association = None
         return ByMove(
             association,
@@ -214,7 +215,7 @@ class _Work:
             model,
             first_parts(model, self._query, self.inventory),
             self.ledger,
-            reception,
+            services,
             hosted,
             self.receiver.destination,
             priority=self._priority,

@@ -141,29 +141,25 @@ class Awaited:
 
 
 class Reception:
-    """Whose sub-operations the services of a server await.
+    """Whose sub-operations the services of a server await; it is among their claims as long as there are any.
 
     :param is_exclusive: the server is there for one retrieval alone.
     """
 
-    def __init__(self, services: Services, *, is_exclusive: bool = False) -> None:
+    def __init__(self, services: Services, *, is_exclusive: bool) -> None:
         self._services = services
         self._is_exclusive = is_exclusive
         self._awaited: list[Awaited] = []
 
     @classmethod
-    def of(cls, services: Services) -> Reception:
-        """Return the reception of a server that others use as well."""
-        for found in services.claims:
-            if isinstance(found, Reception):
-                return found
-        return cls(services)
-
-    def add(self, awaited: Awaited) -> None:
-        """Begin to claim requests for a C-MOVE."""
-        self._awaited.append(awaited)
-        if self not in self._services.claims:
-            self._services.claims.append(self)
+    def add(cls, services: Services, awaited: Awaited, *, is_exclusive: bool = False) -> Reception:
+        """Begin to claim requests for a C-MOVE; return the reception that does."""
+        found = next((claimant for claimant in services.claims if isinstance(claimant, Reception)), None)
+        if found is None:
+            found = cls(services, is_exclusive=is_exclusive)
+            services.claims.append(found)
+        found._awaited.append(awaited)
+        return found
 
     def remove(self, awaited: Awaited) -> None:
         """Claim nothing for it any more."""

@@ -17,6 +17,7 @@ from ..client import connect
 from ..exceptions import (
     AssociationAborted,
     DicomNetworkError,
+    LocalProtocolError,
     NoPresentationContext,
     StatusError,
 )
@@ -24,6 +25,7 @@ from ..instances import ReceivedInstance
 from ..operations import Get, Move, Response, SubOperation
 from ..protocol.commands import CGetRQ, CMoveRQ
 from ..protocol.negotiation import PresentationContext
+from ..services import Services
 from ..settings import Address, Limits, Timeouts
 from ..status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNISED_OPERATION
 from .background import Hosted
@@ -235,6 +237,8 @@ class ByGet(Route):
         """
         besides = [uid for uid in (self._model.get, self._find) if uid]
         room = min(self._connector.limits.contexts, 128) - len(besides)
+        if room < 1:
+            raise LocalProtocolError(f"Limits.contexts is {self._connector.limits.contexts}: none is left for storage")
         while contexts := self._plan.take(room):
             previous, self._association = self._association, None
             await release(previous)
@@ -347,7 +351,7 @@ class ByMove(Route):
     """C-MOVE (PS3.4 C.4.2) to a storage SCP of ours.
 
     :param association: the one to ask on; it is released at the end.
-    :param reception: of the server that the instances are sent to.
+    :param services: of the server that the instances are sent to.
     :param hosted: that server, if it is there for this retrieval alone: it is stopped at the end.
     :param destination: what the peer knows it by.
     """
@@ -359,7 +363,7 @@ class ByMove(Route):
         model: Model,
         parts: Sequence[Part],
         ledger: Ledger,
-        reception: Reception,
+        services: Services,
         hosted: Hosted | None,
         destination: str,
         *,
@@ -369,7 +373,7 @@ class ByMove(Route):
         self._calling = calling
         self._model = model
         self._ledger = ledger
-        self._reception = reception
+        self._services = services
         self.hosted = hosted
         self._destination = destination
         self._priority = priority
@@ -378,6 +382,7 @@ class ByMove(Route):
         self._part: Part | None = None
         self._move: _Move | None = None
         self._awaited: Awaited | None = None
+        self._reception: Reception | None = None
         self._delivery: Delivery | None = None
 
     @property
@@ -409,7 +414,7 @@ class ByMove(Route):
         part = self._part = self._parts.popleft()
         self._ledger.begin(part)
         self._awaited = Awaited(association, self._calling)
-        self._reception.add(self._awaited)
+        self._reception = Reception.add(self._services, self._awaited, is_exclusive=self.hosted is not None)
         self._move = _Move(
             association,
             lambda: association._query(
@@ -460,9 +465,9 @@ class ByMove(Route):
         assert move is not None
         assert part is not None
         assert awaited is not None
-        self._move = self._part = self._awaited = None
-        self._reception.remove(awaited)
+        self._move = self._part = None
         awaited.refuse()
+        self._forget()
         response = move.response
         assert response is not None
         if not self._ledger.finish(response, part):
@@ -490,6 +495,6 @@ class ByMove(Route):
             self.hosted.stop_soon()
 
     def _forget(self) -> None:
-        if self._awaited is not None:
+        if self._awaited is not None and self._reception is not None:
             self._reception.remove(self._awaited)
             self._awaited = None

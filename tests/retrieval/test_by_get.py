@@ -305,6 +305,12 @@ async def test_a_peer_that_is_not_there_is_known_when_the_block_is_entered() -> 
             raise AssertionError
 
 
+async def test_limits_that_leave_no_room_for_storage_are_refused() -> None:
+    async with Pacs(study()).serve() as address:
+        with pytest.raises(asyncdicom.LocalProtocolError, match=r"Limits\.contexts"):
+            await collect(asyncdicom.retrieve(address, StudyInstanceUID="1.2.1", limits=Limits(contexts=2)))
+
+
 # Roles.
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
+import trustme
 
 import asyncdicom
 from asyncdicom import (
@@ -388,6 +391,57 @@ async def test_retrievals_at_once_get_what_is_theirs() -> None:
                 tasks.start_soon(one, second, other_address, "1.2.2")
             assert not shared.services.claims
     assert received == {"1.2.1": data_of(study()), "1.2.2": data_of(study(2, study=2))}
+
+
+class Patient(Sender):
+    """A peer that sends when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(None, None)
+        self.asked = anyio.Event()
+        self.go = anyio.Event()
+
+    async def send(self, request: RetrieveRequest) -> None:
+        self.asked.set()
+        await self.go.wait()
+        await super().send(request)
+
+
+async def test_with_two_outstanding_an_unnamed_origin_is_nobodys() -> None:
+    shared = Shared()
+    first, second = Patient(), Patient()
+    received: list[dict[str, bytes]] = []
+
+    async def one(sender: Patient, address: asyncdicom.Address) -> None:
+        received.append(await collect(through(sender.pacs, address, server)))
+
+    async with first.pacs.serve() as one_address, second.pacs.serve() as other_address:
+        async with Server(shared.services, "SHARED@127.0.0.1:0", drain=0) as server:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(one, first, one_address)
+                tasks.start_soon(one, second, other_address)
+                await first.asked.wait()
+                await second.asked.wait()
+                first.go.set()
+                while len(first.statuses) < 3:
+                    await anyio.lowlevel.checkpoint()
+                second.go.set()
+    assert len(received) == 2
+    assert len(shared.stored) >= 3
+
+
+async def test_connections_may_be_secured_in_both_directions() -> None:
+    authority = trustme.CA()
+    server_tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    client_tls = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(server_tls)
+    authority.configure_trust(client_tls)
+    pacs = Pacs(study())
+    async with pacs.serve(ssl=server_tls, peer_ssl=client_tls) as address:
+        assert await collect(move(pacs, address, ssl=client_tls, listen_ssl=server_tls)) == data_of(study())
+        assert await collect(asyncdicom.retrieve(address, StudyInstanceUID="1.2.1", ssl=client_tls)) == data_of(study())
+        with pytest.raises(asyncdicom.ConnectError):
+            await collect(asyncdicom.retrieve(address, StudyInstanceUID="1.2.1", ssl=ssl.create_default_context()))
 
 
 # Failures on the way.
