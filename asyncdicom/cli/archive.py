@@ -121,14 +121,15 @@ async def _open(archive: Archive, options: argparse.Namespace, screen: Screen) -
     from anyio import to_thread
 
     try:
+        if options.rebuild_index:  # first: a damaged index cannot be opened
+            with screen.bar("making the index") as bar:
+                found = await to_thread.run_sync(archive.rebuild, lambda so_far: bar.update(so_far.indexed))
+            parts = [f"indexed {counted(found.indexed, 'instance')}"]
+            parts += [counted(found.duplicates, "duplicate")] if found.duplicates else []
+            parts += [counted(found.damaged, "damaged file")] if found.damaged else []
+            parts += [counted(found.missing, "missing file")] if found.missing else []
+            screen.note("; ".join(parts))
         await to_thread.run_sync(archive.open)
     except OSError as exc:
         reason = (exc.strerror or str(exc)).lower()
         raise CommandError(f"cannot use {options.folder}: {reason}", Exit.USAGE) from exc
-    if options.rebuild_index:
-        with screen.bar("making the index") as bar:
-            found = await to_thread.run_sync(archive.rebuild, lambda so_far: bar.update(so_far.indexed))
-        parts = [f"indexed {counted(found.indexed, 'instance')}"]
-        parts += [counted(found.duplicates, "duplicate")] if found.duplicates else []
-        parts += [counted(found.damaged, "damaged file")] if found.damaged else []
-        screen.note("; ".join(parts))

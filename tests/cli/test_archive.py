@@ -67,6 +67,20 @@ def test_what_is_stored_is_there_after_a_restart_and_after_a_rebuild(tmp_path: P
     assert sorted(before.splitlines()) == sorted(after.splitlines()) == sorted(rebuilt.splitlines())
 
 
+def test_a_damaged_index_is_one_line_and_can_be_made_anew(tmp_path: Path) -> None:
+    with archiving(tmp_path, *LISTEN) as (address, process):
+        run("store", address, TEST_FILES / "CT_small.dcm").check()
+        stop(process)
+    (tmp_path / "index.sqlite").write_bytes(b"no database" * 1000)
+    refused = run("archive", tmp_path, *LISTEN)
+    assert refused.status == 2
+    assert "the index cannot be opened" in refused.error
+    with started("archive", tmp_path, *LISTEN, "--rebuild-index") as process:
+        lines = [wait_for_line(process) for _ in range(3)]
+        assert "indexed 1 instance" in lines
+        stop(process)
+
+
 @pytest.mark.parametrize(
     ("options", "called", "calling", "expected"),
     [
