@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -417,6 +418,88 @@ async def test_a_peer_that_aborts_in_the_middle_of_our_data_set_says_why() -> No
         assert (caught.value.source, caught.value.reason) == (2, 6)
 
 
+JUNK = b"\x08\x00\x16\x00UI\xff\xff junk"
+
+
+@pytest.mark.parametrize(
+    ("data", "sent"),
+    [(JUNK, False), (ct_bytes(2 << 20) + JUNK, True)],
+    ids=["before the first byte", "in the middle"],
+)
+async def test_a_data_set_that_cannot_be_converted_fails_and_aborts_only_if_a_part_was_sent(
+    data: bytes, sent: bool
+) -> None:
+    instance = asyncdicom.Instance.from_bytes(data, sop.CT_IMAGE_STORAGE, "1.2", sop.EXPLICIT_VR_LITTLE_ENDIAN)
+
+    async def script(peer: ScriptedPeer) -> None:
+        if sent:
+            pdus = await peer.read_to_end()
+            assert {pdu[0] for pdu in pdus[:-1]} == {4}
+            assert pdus[-1][0] in (4, 7)
+        else:
+            await finish(peer)
+
+    options: dict[str, Any] = {"accept": {"transfer_syntax": str(sop.IMPLICIT_VR_LITTLE_ENDIAN)}}
+    async with scripted(script, timeouts=asyncdicom.Timeouts(abort=0.05), **options) as assoc:
+        with pytest.raises(asyncdicom.DataSetError):
+            await assoc.store(instance)
+        if sent:
+            with pytest.raises(asyncdicom.AssociationAborted, match="broke off"):
+                await assoc.echo()
+        else:
+            assert (await assoc.echo()).status == 0
+
+
+# N-services with data sets, and as the SCP of a class.
+
+
+async def test_data_sets_of_n_services_are_encoded_for_their_context() -> None:
+    dataset = Dataset()
+    dataset.PatientID = "1"
+
+    async def script(peer: ScriptedPeer) -> None:
+        for _ in range(4):
+            request = await peer.expect_message()
+            assert request.data_set == identifier("1")
+            assert request.text(0x0002) in (None, MPPS)
+            await peer.respond(request, 0)
+        await finish(peer)
+
+    async with scripted(script) as assoc:
+        await assoc.n_create(dataset, MPPS, "1.2.3")
+        await assoc.n_set(dataset, MPPS, "1.2.3")
+        await assoc.n_action(dataset, 1, MPPS, "1.2.3")
+        await assoc.n_event_report(dataset, 1, MPPS, "1.2.3")
+        await assoc.echo()
+
+
+async def test_an_event_is_reported_on_a_context_whose_scp_we_are() -> None:
+    uid = sop.STORAGE_COMMITMENT_PUSH_MODEL
+    own = asyncdicom.PresentationContext(abstract_syntax=uid, scu_role=False, scp_role=True)
+
+    async def script(peer: ScriptedPeer) -> None:
+        request = await peer.expect_message(0x0100)
+        assert (request.context_id, request.text(0x0002)) == (1, uid)
+        await peer.respond(request, 0)
+        await peer.confirm_release()
+
+    async with scripted(script, contexts=[own]) as assoc:
+        assert (await assoc.n_event_report(identifier(), 1, uid, "1.2.3")).status == 0
+        with pytest.raises(asyncdicom.NoPresentationContext, match="role"):
+            await assoc.n_action(identifier(), 1, uid, "1.2.3")
+
+
+async def test_the_context_of_an_n_service_may_be_that_of_another_class() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        request = await peer.expect_message(0x0110)
+        assert (request.context_id, request.text(0x0003)) == (MPPS_ID, sop.BASIC_FILM_BOX)
+        await peer.respond(request, 0)
+        await peer.confirm_release()
+
+    async with scripted(script) as assoc:
+        assert (await assoc.n_get([], sop.BASIC_FILM_BOX, "1.2.3", context=MPPS)).status == 0
+
+
 # Presentation contexts.
 
 
@@ -546,6 +629,49 @@ async def test_a_find_and_an_echo_of_the_same_task_share_a_wider_window() -> Non
             count += 1
         assert count == 3
         await assoc.echo()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_slot_that_falls_to_somebody_who_is_just_cancelled_goes_to_the_next(anyio_backend: str) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        first = await peer.expect_message(C_ECHO_RQ)
+        taken.set()
+        await queued.wait()
+        await peer.respond(first, 0)
+        assert (await peer.answer_echo()).message_id == 2
+        await peer.confirm_release()
+
+    taken, queued = anyio.Event(), anyio.Event()
+    async with scripted(script) as assoc:
+
+        async def echo_then_cancel() -> None:
+            assert (await assoc.echo()).status == 0
+            # The slot is given away already, but whoever got it has not run yet.
+            cancelled.cancel()
+
+        first = asyncio.create_task(echo_then_cancel())
+        await taken.wait()
+        cancelled = asyncio.create_task(assoc.echo())
+        await asyncio.sleep(0)
+        last = asyncio.create_task(assoc.echo())
+        await asyncio.sleep(0)
+        queued.set()
+        assert (await last).status == 0
+        await first
+        assert cancelled.cancelled()
+
+
+async def test_an_association_tells_for_how_long_it_has_been_idle() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        request = await peer.expect_message(C_ECHO_RQ)
+        assert assoc.seconds_idle == 0
+        await peer.respond(request, 0)
+        await peer.confirm_release()
+
+    async with scripted(script) as assoc:
+        assert assoc.seconds_idle >= 0
+        await assoc.echo()
+        assert assoc.seconds_idle >= 0
 
 
 async def test_message_ids_wrap_and_skip_those_that_are_outstanding() -> None:
@@ -785,9 +911,13 @@ async def test_a_client_answers_an_echo_and_refuses_what_it_does_not_serve() -> 
         assert (answer.status, answer.message_id, answer.text(2)) == (0x0000, 1, sop.VERIFICATION)
         answer = await ask(peer, store_elements(2), CT_ID, data_set=ct_bytes())
         assert (answer.status, answer.message_id) == (0x0122, 2)
-        await peer.send_message(VERIFICATION_ID, {0x0100: 0x0666, 0x0110: 3})
-        answer = await peer.expect_message()
-        assert (answer.status, answer.message_id) == (0x0211, 3)
+        for data_set in (None, identifier()):
+            await peer.send_message(VERIFICATION_ID, {0x0100: 0x0666, 0x0110: 3}, data_set)
+            answer = await peer.expect_message()
+            assert (answer.status, answer.message_id) == (0x0211, 3)
+        # Nobody can answer these.
+        await peer.send_message(VERIFICATION_ID, {0x0100: 0x8666, 0x0120: 3, 0x0900: 0})
+        await peer.send_message(VERIFICATION_ID, {0x0100: 0x0777})
         await peer.respond(waiting, 0x0000)
         await peer.confirm_release()
 

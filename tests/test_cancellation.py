@@ -295,6 +295,23 @@ async def test_after_a_bare_loop_was_left_and_dropped_the_next_verb_cancels_and_
 
 
 @pytest.mark.parametrize("verb", VERBS)
+async def test_after_a_bare_loop_was_dropped_a_peer_that_ignores_c_cancel_is_aborted(verb: str) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        request = await peer.expect_message(_REQUEST[verb])
+        await play_item(peer, verb, request, 1)
+        if verb == "get":
+            await peer.expect_message(C_STORE_RSP)
+        await peer.expect_message(C_CANCEL_RQ)
+        await expect_abort_and_close(peer)
+
+    async with scripted(script, timeouts=asyncdicom.Timeouts(cancel=0.05)) as assoc:
+        async for _ in operation(assoc, verb):
+            break
+        with pytest.raises(asyncdicom.AssociationAborted, match="did not end in time"):
+            await assoc.echo()
+
+
+@pytest.mark.parametrize("verb", VERBS)
 async def test_while_an_iterator_is_open_the_next_verb_says_how_to_close_it(verb: str) -> None:
     play = Play(verb)
     async with scripted(play) as assoc:

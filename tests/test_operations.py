@@ -399,6 +399,61 @@ async def test_a_response_without_a_status_aborts(verb: str) -> None:
             await operation(assoc, verb).__anext__()
 
 
+async def test_an_identifier_over_the_limit_is_a_data_set_error_and_is_not_kept() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        request = await peer.expect_message(C_FIND_RQ)
+        await peer.respond(request, 0xFF00, identifier("1" * 20_000))
+        await peer.expect_message(C_CANCEL_RQ)
+        await peer.respond(request, 0xFE00)
+        await finish(peer)
+
+    async with scripted(script, limits=asyncdicom.Limits(identifier=10_000)) as assoc:
+        with pytest.raises(asyncdicom.DataSetError, match="longer than"):
+            await anext(assoc.find(identifier()))
+        assert (await assoc.echo()).status == 0
+
+
+async def test_an_instance_over_the_limit_is_a_data_set_error_and_the_rest_is_discarded() -> None:
+    play = OneInstance(size=50_000)
+    async with scripted(play, limits=asyncdicom.Limits(data_set=10_000)) as assoc:
+        with pytest.raises(asyncdicom.DataSetError, match="more than 10000 bytes"):  # noqa: PT012
+            async with assoc.get(identifier()) as instances:
+                async for instance in instances:
+                    await instance.read()
+        assert (await assoc.echo()).status == 0
+    assert play.status == 0xC211
+
+
+async def test_sub_operations_of_two_retrievals_at_once_go_to_the_one_that_they_name() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        requests = [await peer.expect_message(C_GET_RQ) for _ in range(2)]
+        for number, request in enumerate(reversed(requests)):
+            elements = store_elements(50 + number, f"1.2.{request.message_id}")
+            await peer.send_message(CT_ID, {**elements, 0x1030: b"ASYNCDICOM", 0x1031: request.message_id}, ct_bytes())
+            assert (await peer.expect_message(C_STORE_RSP)).status == 0
+        for request in requests:
+            await peer.respond(request, 0)
+        await finish(peer)
+
+    got: list[tuple[int, list[str]]] = []
+
+    async def get(assoc: asyncdicom.Association) -> None:
+        instances = assoc.get(identifier())
+        uids = []
+        async for instance in instances:
+            await instance.read()
+            uids.append(instance.sop_instance_uid)
+        assert instances.response is not None
+        got.append((instances.response.message_id, uids))
+
+    async with scripted(script, accept={"window": (2, 2)}, async_operations=(2, 2)) as assoc:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(get, assoc)
+            tasks.start_soon(get, assoc)
+        await assoc.echo()
+    assert sorted(got) == [(1, ["1.2.1"]), (2, ["1.2.2"])]
+
+
 # Limits, and what a slow consumer does to the peer.
 
 
