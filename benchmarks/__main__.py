@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 
 from .bench import Bench, Result, Scenario, Skip, measure
 from .charts import write_chart
-from .report import goals, markdown, print_table, results_table
+from .page import write_page
+from .report import goals, print_table, results_table
 from .scenarios import SCENARIOS
 
 #: Where a memory-backed folder is, on Linux.
@@ -128,7 +129,8 @@ def _show(
     failed: dict[str, list[str]],
     about: dict[str, Any],
 ) -> None:
-    pages = [f"# Benchmarks\n\n{about.get('text', '')}\n"]
+    """Print the tables, draw the charts, and write the page."""
+    sections = []
     for scenario in scenarios:
         found = list(results.get(scenario.name, {}).values())
         if not found:
@@ -137,19 +139,13 @@ def _show(
             continue
         table = results_table(scenario, found, failed.get(scenario.name, []))
         print_table(table)
-        pages.append(markdown(table))
-        if options.charts:
-            path = write_chart(options.charts, scenario, found)
-            if options.markdown:
-                where = os.path.relpath(path, options.markdown.parent)
-                pages.append(f"![{scenario.title}]({where})\n")
-    table = goals([scenario for scenario in scenarios if scenario.goals], results)
-    if table.rows:
-        print_table(table)
-        pages.insert(1, markdown(table))
+        chart = write_chart(options.charts, scenario, found) if options.charts else None
+        sections.append((table, chart))
+    reached = goals([scenario for scenario in scenarios if scenario.goals], results)
+    if reached.rows:
+        print_table(reached)
     if options.markdown:
-        options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text("\n".join(pages), encoding="utf-8")
+        write_page(options.markdown, about.get("text", ""), reached, sections)
 
 
 def _by_scenario(results: Sequence[Result]) -> dict[str, dict[str, Result]]:

@@ -241,6 +241,7 @@ class Scenario:
     :ivar equal: what is the same for all contenders.
     :ivar unequal: what is not.
     :ivar reference: the contender whose time the others' are compared with.
+    :ivar charted: the name of what is drawn of the extras; empty is the time.
     :ivar default: whether it is run unless others are named.
     """
 
@@ -253,6 +254,7 @@ class Scenario:
     unequal: str
     reference: str = ""
     goals: tuple[Goal, ...] = ()
+    charted: str = ""
     default: bool = True
 
 

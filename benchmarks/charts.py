@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 
 from .bench import Result, Scenario
-from .report import span
+from .report import extra, span
 
-__all__ = ["bar_chart", "write_chart"]
+__all__ = ["Bar", "bar_chart", "write_chart"]
 
 _WIDTH = 860
 _LABELS = 300
@@ -29,8 +31,18 @@ _STYLE = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A bar: its length, and the least and most of what it is the median of."""
+
+    name: str
+    value: float
+    least: float
+    most: float
+
+
 class _Scale:
-    """Places seconds on the axis, which is logarithmic when they differ much."""
+    """Places values on the axis, which is logarithmic when they differ much."""
 
     def __init__(self, least: float, most: float) -> None:
         self.is_logarithmic = most / least > 40
@@ -66,11 +78,14 @@ def _colour(name: str) -> str:
     return _OURS if "asyncdicom" in name else _OTHERS
 
 
-def bar_chart(title: str, results: Sequence[Result]) -> str:
-    """Return a chart of the times of some results, as SVG."""
-    times = [time for result in results for time in (*result.runs, result.seconds)]
-    scale = _Scale(max(min(times), 1e-9), max(times))
-    height = _TOP + _STEP * len(results) + _BOTTOM
+def bar_chart(title: str, bars: Sequence[Bar], label: Callable[[float], str]) -> str:
+    """Return a chart as SVG.
+
+    :param label: gives the text of a value.
+    """
+    values = [value for bar in bars for value in (bar.value, bar.least, bar.most)]
+    scale = _Scale(max(min(values), 1e-9), max(values))
+    height = _TOP + _STEP * len(bars) + _BOTTOM
     bottom = height - _BOTTOM + 6
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
@@ -80,35 +95,51 @@ def bar_chart(title: str, results: Sequence[Result]) -> str:
     for tick in scale.ticks():
         x = scale.place(tick)
         lines.append(f'<line class="grid" x1="{x:.1f}" y1="{_TOP - 8}" x2="{x:.1f}" y2="{bottom}"/>')
-        label = "0" if not tick else span(tick)
-        lines.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{label}</text>')
-    for number, result in enumerate(results):
-        lines += _bar(scale, result, _TOP + _STEP * number)
+        text = "0" if not tick else label(tick)
+        lines.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{text}</text>')
+    for number, bar in enumerate(bars):
+        lines += _drawn(scale, bar, _TOP + _STEP * number, label)
     if scale.is_logarithmic:
         lines.append(f'<text x="8" y="{bottom + 16}">logarithmic</text>')
     return "\n".join([*lines, "</svg>", ""])
 
 
-def _bar(scale: _Scale, result: Result, top: float) -> list[str]:
-    start = _LABELS
-    end = scale.place(result.seconds)
-    low, high = scale.place(min(result.runs)), scale.place(max(result.runs))
+def _drawn(scale: _Scale, bar: Bar, top: float, label: Callable[[float], str]) -> list[str]:
+    end = scale.place(bar.value)
+    low, high = scale.place(bar.least), scale.place(bar.most)
     middle = top + _BAR / 2
     baseline = top + _BAR - 4
-    label = result.contender + (" *" if result.part < 1 else "")
     return [
-        f'<text x="{start - 8}" y="{baseline}" text-anchor="end">{escape(label)}</text>',
-        f'<rect x="{start}" y="{top}" width="{max(end - start, 1):.1f}" height="{_BAR}" '
-        f'fill="{_colour(result.contender)}"/>',
+        f'<text x="{_LABELS - 8}" y="{baseline}" text-anchor="end">{escape(bar.name)}</text>',
+        f'<rect x="{_LABELS}" y="{top}" width="{max(end - _LABELS, 1):.1f}" height="{_BAR}" '
+        f'fill="{_colour(bar.name)}"/>',
         f'<line class="range" x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>',
-        f'<text x="{max(high, end) + 6:.1f}" y="{baseline}">{span(result.seconds)}</text>',
+        f'<text x="{max(high, end) + 6:.1f}" y="{baseline}">{label(bar.value)}</text>',
     ]
 
 
-def write_chart(folder: Path, scenario: Scenario, results: Sequence[Result]) -> Path:
-    """Write the chart of a scenario to ``NAME.svg`` in a folder."""
+def _bars(scenario: Scenario, results: Sequence[Result]) -> list[Bar]:
+    bars = []
+    for result in results:
+        name = result.contender + (" *" if result.part < 1 else "")
+        if not scenario.charted:
+            bars.append(Bar(name=name, value=result.seconds, least=min(result.runs), most=max(result.runs)))
+        elif (value := result.extra.get(scenario.charted)) is not None:
+            bars.append(Bar(name=name, value=value, least=value, most=value))
+    return sorted(bars, key=lambda bar: bar.value) if scenario.reference and not scenario.charted else bars
+
+
+def write_chart(folder: Path, scenario: Scenario, results: Sequence[Result]) -> Path | None:
+    """Write the chart of a scenario to ``NAME.svg`` in a folder; ``None`` if there is nothing to draw."""
+    bars = _bars(scenario, results)
+    if not bars:
+        return None
+    title = scenario.title
+    label: Callable[[float], str] = span
+    if scenario.charted:
+        title = f"{title}: {scenario.charted.replace('_', ' ')}"
+        label = partial(extra, scenario.charted)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{scenario.name}.svg"
-    ordered = sorted(results, key=lambda result: result.seconds) if scenario.reference else results
-    path.write_text(bar_chart(scenario.title, ordered), encoding="utf-8")
+    path.write_text(bar_chart(title, bars, label), encoding="utf-8")
     return path

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .bench import Result, Scenario
 
-__all__ = ["Table", "formatted", "goals", "markdown", "print_table", "results_table", "span"]
+__all__ = ["Table", "extra", "formatted", "goals", "markdown", "print_table", "results_table", "span"]
 
 _MIB = 1 << 20
 
@@ -60,12 +60,12 @@ _EXTRAS = (
 )
 
 
-def _extra(name: str, value: float) -> str:
-    words = name.replace("_", " ")
+def extra(name: str, value: float) -> str:
+    """Return the value of an extra with its unit."""
     for end, factor, text in _EXTRAS:
         if name.endswith(end):
-            return f"{words} {text.format(value * factor)}"
-    return f"{words} {span(value)}"
+            return text.format(value * factor)
+    return span(value)
 
 
 def results_table(scenario: Scenario, results: Sequence[Result], failed: Sequence[str] = ()) -> Table:
@@ -97,7 +97,7 @@ def results_table(scenario: Scenario, results: Sequence[Result], failed: Sequenc
         said = [result.note] if result.note else []
         if result.part < 1:
             said.append(f"extrapolated from {100 * result.part:.3g} % of the work")
-        said += [_extra(name, value) for name, value in result.extra.items()]
+        said += [f"{name.replace('_', ' ')} {extra(name, value)}" for name, value in result.extra.items()]
         if said:
             notes.append(f"{result.contender}: {', '.join(said)}")
     return Table(
@@ -187,9 +187,9 @@ def _plain(table: Table) -> Iterator[str]:
     yield ""
 
 
-def markdown(table: Table, *, level: int = 2) -> str:
-    """Return a table in Markdown, under a heading."""
-    lines = [f"{'#' * level} {table.title}", ""]
+def markdown(table: Table, *, picture: str = "") -> str:
+    """Return a table in Markdown, under a heading and a picture."""
+    lines = [f"## {table.title}", "", *([picture, ""] if picture else [])]
     lines.append("| " + " | ".join(table.head) + " |")
     lines.append("|" + "|".join("---" if number < table.left else "--:" for number in range(len(table.head))) + "|")
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows]

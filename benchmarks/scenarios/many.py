@@ -22,9 +22,6 @@ def _held(count: int, loop: str = "") -> str:
     return f"asyncdicom, {count} associations" + (f" ({loop})" if loop else "")
 
 
-_THEIRS = "pynetdicom, 100 associations"
-
-
 def _hold(bench: Bench, module: str, count: int, loop: str = "") -> Sample:
     """Open associations, see what the server does while nothing happens, and echo on each."""
     loop = loop or bench.loop
@@ -82,8 +79,8 @@ def _many(bench: Bench) -> list[Contender]:
         if loop in bench.loops and loop != bench.loop:
             found.append(Contender(name=_held(other, loop), run=partial(_hold, bench, "ours", other, loop), most=1))
     few = bench.size(100, 10)
-    found.append(Contender(name=_THEIRS, run=partial(_hold, bench, "theirs", few), most=1))
-    return found
+    theirs = Contender(name=f"pynetdicom, {few} associations", run=partial(_hold, bench, "theirs", few), most=1)
+    return [*found, theirs]
 
 
 def _extra(name: str) -> Callable[[Result], float | None]:
@@ -171,6 +168,7 @@ SCENARIOS = (
         "after the other, then all at once",
         unequal="pynetdicom holds 100, 20 at a time; memory is the server's resident set, the kernel's buffers not included",
         reference=_held(1000),
+        charted="memory_each",
         goals=_goals(10_000),
     ),
     Scenario(
