@@ -127,6 +127,13 @@ class Files(Protocol):
         """
         ...
 
+    def path(self, name: str) -> str:
+        """Return the path of a file of an instance, which frames are taken out of.
+
+        :raises OSError: there can be none.
+        """
+        ...
+
     def discard(self, name: str) -> None:
         """Remove an instance, if it is there."""
         ...
@@ -232,7 +239,7 @@ class FolderFiles:
                 os.ftruncate(self._journal, self._journal_head)
 
     def path(self, name: str) -> str:
-        """Return the path of an instance."""
+        """Return the path of an instance; it may be of one that is not there."""
         return str(self._instances / name)
 
     def open(self, name: str) -> FileSource:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -16,21 +17,31 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
+from pydicom.dataset import Dataset
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import FindRequest, Instance, RetrieveRequest, Services, Status, StatusError, StoreRequest, sop
 from ..dataset import Source
 from ..exceptions import DataSetError
-from ..status import IDENTIFIER_MISMATCH, PENDING, PENDING_OPTIONAL_KEYS
+from ..status import CANNOT_EXTRACT_FRAMES, IDENTIFIER_MISMATCH, PENDING, PENDING_OPTIONAL_KEYS
 from .entities import InstanceRow
 from .files import Files, FolderFiles, Stored, Sync
+from .frames import FrameError, FrameSelection, extract_frames, parse_frames
 from .identifier import Attributes, decode_data_set
 from .index import Index
 from .ingest import Answer, Arrival, Ingest, OnDuplicate, is_intact
 from .leases import Leases
 from .matching import IdentifierError
-from .model import Model
-from .query import Query, Semantics, check_hierarchy, parse_find, parse_retrieve
+from .model import UNIQUE, Level, Model
+from .query import (
+    QUERY_RETRIEVE_LEVEL,
+    Query,
+    Semantics,
+    check_hierarchy,
+    check_unique,
+    parse_find,
+    parse_retrieve,
+)
 from .rebuild import Rebuilt, rebuild, rebuild_file
 
 if TYPE_CHECKING:
@@ -274,22 +285,31 @@ class Archive:
                 for identifier in page:
                     yield status, identifier
 
-    async def _retrieve(self, request: RetrieveRequest) -> AsyncIterator[Instance]:
+    async def _retrieve(self, request: RetrieveRequest) -> AsyncIterator[Instance | tuple[Dataset, None]]:
         index, files, _ = self._opened()
         negotiated = request.association.extended_negotiation.get(request.sop_class_uid, b"")
-        query = await to_thread.run_sync(partial(_parse_retrieve, request, relational=_flag(negotiated, 0)))
         lease = self._leases.begin()
         try:
+            parse = partial(_parse_retrieve, request, relational=_flag(negotiated, 0))
+            query, frames = await to_thread.run_sync(parse)
             total, rows = await self._survey(request, index, query)
+            if frames is not None and rows:
+                instance = await to_thread.run_sync(_extract, files, rows[0], frames)
+                request.total = 1
+                request.expect([(instance.sop_class_uid, instance.transfer_syntax_uid)])
+                yield self._leased(instance)
+                return
             request.total = total
             pages = index.instances(query) if rows is None else iter([rows])
             async with aclosing(_in_threads(pages)) as found:
                 async for page in found:
                     for row in page[:total]:
-                        yield self._instance(files, row)
+                        yield self._leased(_instance(files, row))
                     total -= len(page)
                     if total <= 0:  # what has been stored meanwhile was not asked for
                         break
+        except FrameError as exc:
+            yield _frame_status(exc), None
         finally:
             self._leases.end(lease)
             if self._leases.has_expired():
@@ -309,13 +329,38 @@ class Archive:
                     rows = None if total > _ROWS else rows + page
         return total, rows
 
-    def _instance(self, files: Files, row: InstanceRow) -> Instance:
+    def _leased(self, instance: Instance) -> Instance:
+        """Keep the files that are there now until an instance is read: that may be after the operation has ended."""
         lease = self._leases.begin()
-        instance = Instance(
-            row.sop_class_uid, row.sop_instance_uid, row.transfer_syntax_uid, partial(_open_stored, files, row)
-        )
         weakref.finalize(instance, self._leases.end, lease).atexit = False
         return instance
+
+
+def _instance(files: Files, row: InstanceRow) -> Instance:
+    return Instance(row.sop_class_uid, row.sop_instance_uid, row.transfer_syntax_uid, partial(_open_stored, files, row))
+
+
+def _extract(files: Files, row: InstanceRow, frames: FrameSelection) -> Instance:
+    """Make a new instance of frames of a stored one.
+
+    :raises FrameError: they cannot be taken out of it.
+    """
+    try:
+        _open_stored(files, row).close()
+        made = extract_frames(files.path(row.path), frames, new_uid=f"2.25.{uuid.uuid4().int}")
+    except (DataSetError, OSError):
+        raise FrameError(CANNOT_EXTRACT_FRAMES, "the stored instance is damaged or missing") from None
+    return Instance(made.sop_class_uid, made.sop_instance_uid, made.transfer_syntax_uid, made.open_source)
+
+
+def _frame_status(exc: FrameError) -> Dataset:
+    """Return what a retrieval of frames is answered, as a handler yields it."""
+    status = Dataset()
+    status.Status = int(exc.status)
+    status.ErrorComment = exc.comment
+    if exc.offending_elements:
+        status.OffendingElement = list(exc.offending_elements)
+    return status
 
 
 def _open_stored(files: Files, row: InstanceRow) -> Source:
@@ -371,11 +416,22 @@ def _parse_find(request: FindRequest, semantics: Semantics) -> Query:
     return query
 
 
-def _parse_retrieve(request: RetrieveRequest, *, relational: bool) -> Query:
+def _parse_retrieve(request: RetrieveRequest, *, relational: bool) -> tuple[Query, FrameSelection | None]:
+    """Return what is asked for, and which of its frames, if it is frames.
+
+    :raises StatusError: the identifier does not fit the model.
+    :raises FrameError: it does not say which frames.
+    """
+    model = Model.of(request.sop_class_uid)
+    identifier = _identifier(request)
     try:
-        return parse_retrieve(_identifier(request), Model.of(request.sop_class_uid), relational=relational)
+        query = parse_retrieve(identifier, model, relational=relational)
+        if identifier[QUERY_RETRIEVE_LEVEL].value != "FRAME":
+            return query, None
+        check_unique(identifier, UNIQUE[Level.IMAGE], single=True)
     except IdentifierError as exc:
         raise StatusError(IDENTIFIER_MISMATCH, str(exc)) from None
+    return query, parse_frames(identifier)
 
 
 async def _in_threads(pages: Iterator[list[T]]) -> AsyncGenerator[list[T], None]:
