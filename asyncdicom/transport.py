@@ -649,8 +649,10 @@ class TLSTransport(Transport):
                 return
 
     async def _send_pending(self, deadline: float) -> None:
-        if self._outgoing.pending:
+        """Send what is encrypted; whoever is cancelled meanwhile leaves it, in order, to the next one."""
+        if self._outgoing.pending or self._inner.unsent is not None:
             async with self._lock:
+                await self._inner.flush(deadline)
                 data = self._outgoing.read()
                 if data:
                     await self._inner.send(data, deadline)
@@ -686,17 +688,18 @@ class TLSTransport(Transport):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def send(self, data: bytes | bytearray | memoryview, deadline: float = math.inf) -> None:
-        async with self._lock:
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[self._ssl.write(view) :]
-            except ssl.SSLError as exc:
-                self.error = exc
-                raise _lost(exc) from exc
-            await self._inner.send(self._outgoing.read(), deadline)
+        # Encrypted before anything is waited for, so that it is taken whole also if the wait is cancelled.
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._ssl.write(view) :]
+        except ssl.SSLError as exc:
+            self.error = exc
+            raise _lost(exc) from exc
+        await self._send_pending(deadline)
 
     async def flush(self, deadline: float = math.inf) -> None:
+        await self._send_pending(deadline)
         await self._inner.flush(deadline)
 
     def send_nowait(self, data: bytes) -> bool:
