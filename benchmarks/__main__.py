@@ -32,7 +32,7 @@ _MEMORY = Path("/dev/shm")
 
 
 def main() -> int:
-    """Run what the command line asks for; 0 is everything that could be run was."""
+    """Run what the command line asks for, and return the exit status."""
     options = _parse()
     if options.list:
         for scenario in SCENARIOS.values():
@@ -77,6 +77,7 @@ def _run(options: argparse.Namespace) -> int:
     about = _about(options.quick)
     results: dict[str, dict[str, Result]] = {}
     failed: dict[str, list[str]] = {}
+    interrupted = False
     begun = time.perf_counter()
     output = options.json.open("w", encoding="utf-8") if options.json else None
     try:
@@ -91,6 +92,7 @@ def _run(options: argparse.Namespace) -> int:
                     print(json.dumps(result.line(), ensure_ascii=False), file=output, flush=True)
     except KeyboardInterrupt:
         _say("interrupted")
+        interrupted = True
     finally:
         shutil.rmtree(root, ignore_errors=True)
         if output:
@@ -101,7 +103,7 @@ def _run(options: argparse.Namespace) -> int:
         for found_by_name in results.values():
             for result in found_by_name.values():
                 print(json.dumps(result.line(), ensure_ascii=False))
-    return 0
+    return 130 if interrupted else 0
 
 
 def _terminate(*_: object) -> NoReturn:

@@ -15,15 +15,17 @@ from .report import extra, span
 __all__ = ["Bar", "bar_chart", "write_chart"]
 
 _WIDTH = 860
-_LABELS = 300
 _VALUES = 90
+#: Width of a character of a label, on average and generously.
+_CHARACTER = 7
 _BAR = 16
 _STEP = 24
 _TOP = 44
 _BOTTOM = 40
 
-#: Ours, others, and what is no implementation.
-_OURS, _OTHERS, _LINE = "#2f6fb0", "#b0672f", "#8a8a8a"
+#: Ours, ours with others, others, and what is no implementation.
+_OURS, _MIXED, _OTHERS, _LINE = "#2f6fb0", "#8db3d9", "#b0672f", "#8a8a8a"
+_PEERS = ("DCMTK", "pynetdicom", "storesc", "echoscu", "findscu", "getscu", "movescu", "dcmqrscp", "Orthanc")
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#333}.title{font-size:14px;font-weight:600}"
     ".grid{stroke:#ccc;stroke-width:1}.range{stroke:#333;stroke-width:1.5}"
@@ -44,9 +46,11 @@ class Bar:
 class _Scale:
     """Places values on the axis, which is logarithmic when they differ much."""
 
-    def __init__(self, least: float, most: float) -> None:
+    def __init__(self, least: float, most: float, start: int, unit: float) -> None:
         self.is_logarithmic = most / least > 40
-        self._width = _WIDTH - _LABELS - _VALUES
+        self.start = start
+        self._unit = unit
+        self._width = _WIDTH - start - _VALUES
         if self.is_logarithmic:
             self._low = 10 ** math.floor(math.log10(least))
             if self._low > least * 0.8:
@@ -60,31 +64,35 @@ class _Scale:
             share = math.log(max(value, self._low) / self._low) / math.log(self._high / self._low)
         else:
             share = value / self._high
-        return _LABELS + share * self._width
+        return self.start + share * self._width
 
     def ticks(self) -> list[float]:
         if self.is_logarithmic:
             first, last = round(math.log10(self._low)), round(math.log10(self._high))
             return [10.0**power for power in range(first, last + 1)]
-        raw = self._high / 5
+        raw = self._high / self._unit / 5
         size = 10 ** math.floor(math.log10(raw))
         step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)
-        return [step * number for number in range(int(self._high / step) + 1)]
+        return [step * number * self._unit for number in range(int(self._high / self._unit / step) + 1)]
 
 
 def _colour(name: str) -> str:
     if name.startswith(("plain", "python3")):
         return _LINE
-    return _OURS if "asyncdicom" in name else _OTHERS
+    if not any(peer in name for peer in _PEERS):
+        return _OURS
+    return _MIXED if "asyncdicom" in name else _OTHERS
 
 
-def bar_chart(title: str, bars: Sequence[Bar], label: Callable[[float], str]) -> str:
+def bar_chart(title: str, bars: Sequence[Bar], label: Callable[[float], str], unit: float = 1.0) -> str:
     """Return a chart as SVG.
 
     :param label: gives the text of a value.
+    :param unit: what the steps of the axis are round multiples of.
     """
     values = [value for bar in bars for value in (bar.value, bar.least, bar.most)]
-    scale = _Scale(max(min(values), 1e-9), max(values))
+    labels = 16 + _CHARACTER * max(len(bar.name) for bar in bars)
+    scale = _Scale(max(min(values), 1e-9), max(values), labels, unit)
     height = _TOP + _STEP * len(bars) + _BOTTOM
     bottom = height - _BOTTOM + 6
     lines = [
@@ -110,8 +118,8 @@ def _drawn(scale: _Scale, bar: Bar, top: float, label: Callable[[float], str]) -
     middle = top + _BAR / 2
     baseline = top + _BAR - 4
     return [
-        f'<text x="{_LABELS - 8}" y="{baseline}" text-anchor="end">{escape(bar.name)}</text>',
-        f'<rect x="{_LABELS}" y="{top}" width="{max(end - _LABELS, 1):.1f}" height="{_BAR}" '
+        f'<text x="{scale.start - 8}" y="{baseline}" text-anchor="end">{escape(bar.name)}</text>',
+        f'<rect x="{scale.start}" y="{top}" width="{max(end - scale.start, 1):.1f}" height="{_BAR}" '
         f'fill="{_colour(bar.name)}"/>',
         f'<line class="range" x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>',
         f'<text x="{max(high, end) + 6:.1f}" y="{baseline}">{label(bar.value)}</text>',
@@ -141,5 +149,6 @@ def write_chart(folder: Path, scenario: Scenario, results: Sequence[Result]) -> 
         label = partial(extra, scenario.charted)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{scenario.name}.svg"
-    path.write_text(bar_chart(title, bars, label), encoding="utf-8")
+    unit = 1024.0 if scenario.charted.endswith("memory_each") else 1.0
+    path.write_text(bar_chart(title, bars, label, unit), encoding="utf-8")
     return path

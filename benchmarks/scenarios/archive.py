@@ -112,7 +112,9 @@ def _queries(bench: Bench, counts: tuple[int, ...]) -> list[Contender]:
             return call(bench, "ours", served, "query", query=dict(query), count=times)
 
     return [
-        Contender(name=f"{count:,} indexed: {name}".replace(",", " "), run=partial(ask, count, query), part=times)
+        Contender(
+            name=f"{count:,} indexed: {name}".replace(",", " "), run=partial(ask, count, query), part=times, most=1
+        )
         for name, query in _QUERIES.items()
         for count in counts
     ]

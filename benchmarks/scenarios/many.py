@@ -71,7 +71,7 @@ def _idle(bench: Bench, served: Served) -> dict[str, float]:
 def _many(bench: Bench) -> list[Contender]:
     counts = (50, 200) if bench.quick else (100, 1000, 5000, 10_000)
     found = [
-        Contender(name=_held(count), run=partial(_hold, bench, "ours", count), most=1 if count > 1000 else None)
+        Contender(name=_held(count), run=partial(_hold, bench, "ours", count), most=2 if count < 1000 else 1)
         for count in counts
     ]
     other = 200 if bench.quick else 1000
@@ -103,7 +103,7 @@ _OURS = "asyncdicom"
 
 def _beside(bench: Bench, server: AbstractContextManager[Served], files: Files, *, busy: bool) -> Sample:
     """Echo again and again, while 4 associations of another process store at full speed."""
-    echo = {"count": bench.size(400, 40), "pause": 0.005}
+    echo = {"count": bench.size(200, 40), "pause": 0.005}
     with server as served:
         if not busy:
             return _latency(call(bench, "ours", served, "echo", **echo))

@@ -198,7 +198,7 @@ def _pynetdicom() -> Iterator[tuple[str, Callable[[], object]]]:
 
 def _micro(bench: Bench) -> list[Contender]:
     functions = [*_command_sets(), *_associations(), *_streams(), *_pynetdicom()]
-    return [Contender(name=name, run=partial(_timed, bench, function)) for name, function in functions]
+    return [Contender(name=name, run=partial(_timed, bench, function), most=1) for name, function in functions]
 
 
 SCENARIOS = (

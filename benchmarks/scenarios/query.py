@@ -134,12 +134,12 @@ def _find(bench: Bench) -> list[Contender]:
     ]
 
 
-def _loops(bench: Bench, function: Any) -> list[Contender]:
+def _loops(bench: Bench, function: Any, most: int | None = None) -> list[Contender]:
     """Both sides ours, on each event loop that is installed."""
-    found = [Contender(name=OURS, run=function, note=f"{bench.loop} on both sides")]
+    found = [Contender(name=OURS, run=function, note=f"{bench.loop} on both sides", most=most)]
     for name, loop in ((OURS_ASYNCIO, "asyncio"), (OURS_TRIO, "trio")):
         if loop in bench.loops and loop != bench.loop:
-            found.append(Contender(name=name, run=partial(function, loop=loop)))
+            found.append(Contender(name=name, run=partial(function, loop=loop), most=most))
     return found
 
 
@@ -147,11 +147,11 @@ def _find_many(bench: Bench) -> list[Contender]:
     count, few = bench.size(100_000, 2000), bench.size(2000, 100)
     part = few / count
     return [
-        *_loops(bench, partial(_find_ours, bench, count)),
-        Contender(name=_FINDSCU, run=partial(_find_by_findscu, bench, count)),
-        Contender(name=TO_PYNETDICOM, run=partial(_find_to_pynetdicom, bench, few), part=part),
-        Contender(name=FROM_PYNETDICOM, run=partial(_find_from_pynetdicom, bench, few), part=part),
-        Contender(name=PYNETDICOM, run=partial(_find_pynetdicom, bench, few), part=part),
+        *_loops(bench, partial(_find_ours, bench, count), most=2),
+        Contender(name=_FINDSCU, run=partial(_find_by_findscu, bench, count), most=2),
+        Contender(name=TO_PYNETDICOM, run=partial(_find_to_pynetdicom, bench, few), part=part, most=1),
+        Contender(name=FROM_PYNETDICOM, run=partial(_find_from_pynetdicom, bench, few), part=part, most=1),
+        Contender(name=PYNETDICOM, run=partial(_find_pynetdicom, bench, few), part=part, most=1),
     ]
 
 
