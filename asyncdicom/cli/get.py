@@ -189,7 +189,11 @@ class _Work:
         unnamed = self._missing - len(named)
         if unnamed:
             self._screen.error(f"{counted(unnamed, 'instance')} did not come; the peer does not say which")
-        return Exit.FAILED if self._refused or self._missing else Exit.DONE
+        failure = retrieval.failure
+        if failure is not None and not self._missing:
+            comment = f": {failure.error_comment}" if failure.error_comment else ""
+            self._screen.error(f"status {failure.status:#06x} ({failure.status.meaning}){comment}")
+        return Exit.FAILED if self._refused or self._missing or failure is not None else Exit.DONE
 
 
 #: Refused: out of resources (PS3.4 B.2.3).

@@ -281,6 +281,7 @@ class Retrieval(Iteration[ReceivedInstance]):
     """A retrieval in progress: an async iterator over instances, made by :func:`retrieve`.
 
     :ivar truncated: whether instances were left behind by ``limit`` or by leaving early.
+    :ivar failure: the response by which it failed as a whole, if it did.
     """
 
     _verb = "retrieval"
@@ -292,6 +293,7 @@ class Retrieval(Iteration[ReceivedInstance]):
         self._limit = limit
         self._check = check
         self.truncated = False
+        self.failure: Response | None = None
 
     @property
     def via(self) -> Via | None:
@@ -362,13 +364,21 @@ class Retrieval(Iteration[ReceivedInstance]):
         if self._limit is not None and self.received >= self._limit:
             await self._leave()
             raise StopAsyncIteration
-        instance = await self._work.next()
+        try:
+            instance = await self._work.next()
+        except StatusError as exc:
+            self.failure = exc.response
+            await self._work.leave()
+            if self._check:
+                raise
+            raise StopAsyncIteration from None
         if instance is not None:
             return instance
         await self._work.leave()
-        failed = next((response for response in self.responses if response.status.is_failure), None)
-        if self._check and failed is not None and not self.received:
-            raise StatusError(failed.status, failed.error_comment, failed)
+        if self.failure is None and not self.received:
+            self.failure = next((response for response in self.responses if response.status.is_failure), None)
+            if self._check and self.failure is not None:
+                raise StatusError(self.failure.status, self.failure.error_comment, self.failure)
         raise StopAsyncIteration
 
     def _failed(self, exc: BaseException) -> None:
@@ -434,7 +444,7 @@ def retrieve(
     :param via: ``"get"`` or ``"move"``, to insist on one.
     :param limit: yield at most so many instances, then cancel.
     :param priority: 0 medium, 1 high, 2 low.
-    :param check: raise for a failure status; otherwise the end of the iteration says nothing, but ``responses`` do.
+    :param check: raise for a failure status; otherwise the iteration just ends, and ``failure`` says why.
     :param listen: for C-MOVE: the AE title by which the peer knows us as a destination, and where to listen,
         ``"AET@host:port"``. The server runs from the first instance to the end.
     :param listen_ssl: an :class:`ssl.SSLContext` for TLS on it.

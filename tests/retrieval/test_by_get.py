@@ -282,11 +282,29 @@ async def test_a_retrieval_of_which_nothing_came_raises_its_failure() -> None:
     assert retrieval.missing_sop_instance_uids == ["1.2.1.1.1"]
 
 
-async def test_an_unchecked_retrieval_ends_and_leaves_the_responses() -> None:
+@pytest.mark.parametrize("status", [0xA900, 0xFE00, 0xC001])
+@pytest.mark.parametrize("via", ["get", "move"])
+async def test_an_unchecked_retrieval_that_fails_just_ends(status: int, via: Any) -> None:
+    async def retrieve(request: RetrieveRequest) -> AsyncIterator[Any]:
+        yield status, None
+
+    async with Pacs(study(), retrieve=retrieve).serve() as address:
+        retrieval = asyncdicom.retrieve(
+            address, StudyInstanceUID="1.2.1", check=False, via=via, listen="HERE@127.0.0.1:0"
+        )
+        with pytest.raises(StopAsyncIteration):
+            await anext(retrieval)
+    assert retrieval.failure is not None
+    assert retrieval.failure.status == (status if via == "get" else 0xA801)
+
+
+async def test_so_does_one_of_which_nothing_came() -> None:
     async with Pacs([item(1, is_gone=True)]).serve() as address:
         retrieval = asyncdicom.retrieve(address, StudyInstanceUID="1.2.1", check=False)
         assert await collect(retrieval) == {}
     assert {response.status for response in retrieval.responses} == {0xA702}
+    assert retrieval.failure is not None
+    assert retrieval.missing == 1
 
 
 async def test_an_abort_of_the_peer_ends_it() -> None:
