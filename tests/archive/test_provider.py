@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from pydicom.dataset import Dataset
 
-from asyncdicom import Association, StatusError, sop
+from asyncdicom import Association, StatusError, StoreRequest, sop
 from asyncdicom.archive import Archive
 from asyncdicom.dataset import decode_data_set, encode_data_set
 from asyncdicom.status import CANCEL
 
 from ..harness import C_FIND_RQ, C_FIND_RSP, C_GET_RQ, C_GET_RSP, cancel_pdus, final, request_elements, served
 from .corpus import family, instance
-from .serving import QUERY_RETRIEVE, Destination, archived, associated, fill, got, instance_files
+from .serving import QUERY_RETRIEVE, Destination, archived, associated, fill, got, instance_files, store
 
 pytestmark = pytest.mark.anyio
 
@@ -411,6 +413,67 @@ async def test_a_get_that_is_left_is_cancelled_and_the_association_lives(many: A
         progress = instances.response.progress
         assert (progress.completed or 0) + (progress.failed or 0) + (progress.remaining or 0) == 200
         await association.echo()
+
+
+async def test_a_move_that_is_left_is_cancelled_and_the_association_lives(many: Archive) -> None:
+    class Slow(Destination):
+        async def _store(self, request: StoreRequest) -> None:
+            await super()._store(request)
+            if len(self.instances) > 3:
+                await anyio.sleep_forever()
+
+    destination = Slow()
+    async with destination.serving() as options, associated(many, **options) as association:
+        move = association.move(model=sop.PATIENT_ROOT_MOVE, destination="DEST", level="PATIENT", PatientID="P1")
+        async with move:
+            async for progress in move:
+                if progress.completed == 3:
+                    break
+        assert move.response is not None
+        assert move.response.status == CANCEL
+        assert move.response.progress.completed == 3
+        await association.echo()
+
+
+@pytest.mark.parametrize("kept", [10, 150, 1000])
+async def test_a_retrieval_of_more_than_is_kept_in_mind_is_complete(
+    many: Archive, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr("asyncdicom.archive.provider._ROWS", kept)
+    async with associated(many) as association:
+        instances, response = await got(association, sop.PATIENT_ROOT_GET, level="PATIENT", PatientID="P1")
+    assert len(instances) == response.progress.completed == 200
+
+
+async def test_what_is_stored_during_a_retrieval_is_no_part_of_it(
+    many: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncdicom.archive.provider._ROWS", 10)
+    async with associated(many) as association, associated(many) as other:
+        count = 0
+        async with association.get(model=sop.PATIENT_ROOT_GET, level="PATIENT", PatientID="P1") as instances:
+            async for _ in instances:
+                count += 1
+                if count == 1:
+                    await store(other, *(instance(1000 + number, study=99) for number in range(5)))
+        assert instances.response is not None
+        assert (instances.response.status, count) == (0, 200)
+
+
+async def test_an_index_that_fails_is_out_of_resources_and_nothing_of_a_patient_is_logged(
+    archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = sqlite3.connect(tmp_path / "archive" / "index.sqlite")
+    connection.execute("DROP TABLE patients")
+    connection.close()
+    async with associated(archive) as association:
+        keys = query(QueryRetrieveLevel="PATIENT", PatientID="SECRET")
+        assert (await refused(association, sop.PATIENT_ROOT_FIND, keys)).status == 0xA700
+        assert (await refused(association, sop.PATIENT_ROOT_GET, keys)).status == 0xA701
+        assert await store(association, instance(5, PatientID="SECRET"), check=False) == [0xA700]
+        await association.echo()
+    assert "SECRET" not in caplog.text
+    assert len(instance_files(tmp_path / "archive")) == 13
 
 
 @pytest.mark.parametrize(("command", "answer"), [(C_FIND_RQ, C_FIND_RSP), (C_GET_RQ, C_GET_RSP)])
