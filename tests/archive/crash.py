@@ -178,7 +178,7 @@ def check(folder: Path, ledger: Ledger, policy: str) -> int:
         lost = ledger.acknowledged.keys() - rows.keys()
         assert not lost, f"acknowledged and lost: {sorted(lost)[:10]}"
         for uid, row in rows.items():
-            path = Path(files.path(row.path))  # type: ignore[attr-defined]
+            path = Path(files.path(row.path))
             content = path.read_bytes()
             assert len(content) == row.size, f"torn: {path}"
             allowed = ledger.acknowledged.get(uid) or ledger.unacknowledged.get(uid) or []
@@ -190,7 +190,7 @@ def check(folder: Path, ledger: Ledger, policy: str) -> int:
                 del ledger.unacknowledged[uid]
             else:
                 ledger.acknowledged[uid] = [data for data in allowed if content.endswith(data)]
-        known = {files.path(row.path) for row in rows.values()}  # type: ignore[attr-defined]
+        known = {files.path(row.path) for row in rows.values()}
         strangers = {str(path) for path in instance_files(folder)} - known
         assert not strangers, f"files that the index does not know: {sorted(strangers)[:10]}"
         assert left_over(folder) == []
