@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +254,59 @@ async def test_attributes_that_come_too_late_are_as_good_as_none(tmp_path: Path)
         assert await store(association, sent, check=False) == [0xA900]
         assert instance_files(tmp_path) == []
         assert left_over(tmp_path) == []
+
+
+# Data sets that are meant to hurt
+
+
+def nested(depth: int) -> bytes:
+    """Encode an instance with a sequence in a sequence and so on, in front of its Study Instance UID."""
+    whole = encode_data_set(changed(), sop.EXPLICIT_VR_LITTLE_ENDIAN)
+    study = whole.index(b"\x20\x00\x0d\x00UI")
+    inner = (b"\x08\x00\x10\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff") * depth
+    inner += (b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0") * depth
+    return whole[:study] + inner + whole[study:]
+
+
+@cache
+def bomb() -> bytes:
+    """Deflate an instance whose pixel data are a quarter of a gigabyte of nothing."""
+    head = encode_data_set(changed(), sop.EXPLICIT_VR_LITTLE_ENDIAN)
+    packer = zlib.compressobj(1, wbits=-15)
+    parts = [packer.compress(head + b"\xe0\x7f\x10\x00OB\0\0\0\0\0\x10")]
+    parts += [packer.compress(bytes(1 << 20)) for _ in range(256)]
+    data = b"".join([*parts, packer.flush()])
+    return data + b"\0" * (len(data) % 2)
+
+
+CT_BYTES = encode_data_set(CT, sop.EXPLICIT_VR_LITTLE_ENDIAN)
+HURTFUL: list[tuple[str, Callable[[], bytes], str]] = [
+    ("nested 30 times", partial(nested, 30), sop.EXPLICIT_VR_LITTLE_ENDIAN),
+    ("nested 4 000 times", partial(nested, 4_000), sop.EXPLICIT_VR_LITTLE_ENDIAN),
+    (
+        "an element of 4 GiB",
+        lambda: CT_BYTES + b"\xe0\x7f\x10\x00OB\0\0\xfe\xff\xff\xff",
+        sop.EXPLICIT_VR_LITTLE_ENDIAN,
+    ),
+    ("a deflate bomb", bomb, sop.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN),
+    ("not deflated at all", lambda: CT_BYTES, sop.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN),
+]
+
+
+@pytest.mark.parametrize(("make", "syntax"), [row[1:] for row in HURTFUL], ids=[row[0] for row in HURTFUL])
+async def test_what_is_meant_to_hurt_is_stored_byte_for_byte_or_refused(
+    tmp_path: Path, make: Callable[[], bytes], syntax: str
+) -> None:
+    data = make()
+    sent = Instance.from_bytes(data, sop.CT_IMAGE_STORAGE, UID, syntax)
+    contexts = [both_roles(sop.CT_IMAGE_STORAGE, syntax), sop.STUDY_ROOT_GET, sop.VERIFICATION]
+    async with archived(tmp_path) as archive, associated(archive, contexts) as association:
+        (status,) = await store(association, sent, check=False)
+        assert status in (0, 0xA900)
+        instances, _ = await got(association, sop.STUDY_ROOT_GET, **STUDY)
+        assert instances == ({UID: (syntax, data)} if status == 0 else {})
+        assert left_over(tmp_path) == []
+        await association.echo()
 
 
 # Several at once
