@@ -142,21 +142,28 @@ class _Demo:
         import pydicom
 
         from .. import Instance, connect
+        from ..dataset import read_file_head
         from .scan import Scan, group
 
         self._step("C-STORE: the DICOM files that ship with pydicom")
         scan = Scan()
         await scan.run([str(Path(pydicom.__file__).parent / "data" / "test_files")], Bar())
-        pairs = {(file.sop_class_uid, file.transfer_syntax_uid) for file in scan.files}
+        # Several of them are one instance in several encodings; an archive keeps one of each.
+        unique: dict[str, Found] = {}
+        for file in scan.files:
+            unique.setdefault(read_file_head(file.path).sop_instance_uid, file)
+        chosen = list(unique.values())
+        pairs = {(file.sop_class_uid, file.transfer_syntax_uid) for file in chosen}
         classes, syntaxes = {uid for uid, _ in pairs}, {syntax for _, syntax in pairs}
         self._say(
-            f"{counted(len(scan.files), 'instance')} of {len(classes)} SOP classes, in {len(syntaxes)} transfer syntaxes; "
+            f"{counted(len(chosen), 'instance')} of {len(classes)} SOP classes, in {len(syntaxes)} transfer syntaxes; "
+            f"{counted(len(scan.files) - len(chosen), 'duplicate')} left out, "
             f"{counted(len(scan.skipped), 'other file')} skipped"
         )
         outcomes: Counter[str] = Counter()
         start = perf_counter()
-        with self._screen.bar("storing", len(scan.files)) as bar:
-            for contexts, files in group(scan.files):
+        with self._screen.bar("storing", len(chosen)) as bar:
+            for contexts, files in group(chosen):
                 options: dict[str, Any] = {"contexts": contexts, "async_operations": (_WINDOW, 1)}
                 async with connect(address, calling=_CLIENT, **options) as association:
                     left = iter(files)
@@ -176,8 +183,8 @@ class _Demo:
         seconds = perf_counter() - start
         for text, number in outcomes.items():
             self._say(f"{number:>5} {text}")
-        self._say(f"{size(sum(file.size for file in scan.files))} in {span(seconds)}, {_WINDOW} at a time")
-        return group(scan.files)[0][0]
+        self._say(f"{size(sum(file.size for file in chosen))} in {span(seconds)}, {_WINDOW} at a time")
+        return group(chosen)[0][0]
 
     async def _echo(self, association: Association) -> None:
         self._step("C-ECHO")
