@@ -188,6 +188,7 @@ def expected_data(headers: Iterable[Dataset]) -> dict[str, bytes]:
 
 
 @requires_dcmtk
+@on_asyncio
 @each_level
 async def test_getscu_gets_each_level_bit_by_bit(
     folder: Path, tmp_path: Path, option: str, levels: tuple[str, ...], level: str
@@ -202,6 +203,7 @@ async def test_getscu_gets_each_level_bit_by_bit(
 
 
 @requires_dcmtk
+@on_asyncio
 @each_level
 async def test_movescu_moves_each_level_to_storescp(
     folder: Path, storescp: DcmtkServer, option: str, levels: tuple[str, ...], level: str
