@@ -67,6 +67,7 @@ class Contender:
     :ivar run: does it once.
     :ivar part: how much of the scenario's work ``run`` does: a slow one does less, and its times are divided by this.
     :ivar most: most repetitions.
+    :ivar minor: quick runs leave it out, except where they are to show that all kinds of contenders work.
     :ivar note: what else should be known.
     """
 
@@ -74,6 +75,7 @@ class Contender:
     run: Callable[[], Sample]
     part: float = 1.0
     most: int | None = None
+    minor: bool = False
     note: str = ""
 
 
@@ -242,6 +244,7 @@ class Scenario:
     :ivar unequal: what is not.
     :ivar reference: the contender whose time the others' are compared with.
     :ivar charted: the name of what is drawn of the extras; empty is the time.
+    :ivar whole: whether quick runs leave nothing out.
     :ivar default: whether it is run unless others are named.
     """
 
@@ -255,6 +258,7 @@ class Scenario:
     reference: str = ""
     goals: tuple[Goal, ...] = ()
     charted: str = ""
+    whole: bool = False
     default: bool = True
 
 
@@ -266,7 +270,11 @@ def measure(
     :param report: told what is being run.
     """
     bench.empty.clear()
-    contenders = scenario.contenders(bench)
+    contenders = [
+        contender
+        for contender in scenario.contenders(bench)
+        if not (bench.quick and contender.minor and not scenario.whole)
+    ]
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
     failed: dict[str, str] = {}
     for repetition in range(repetitions):

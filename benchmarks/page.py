@@ -17,7 +17,7 @@ Anyone can repeat this, with the peers that are installed:
 $ python -m benchmarks --json results.jsonl --charts docs/benchmarks --markdown docs/benchmarks.md
 ```
 
-`--list` names the scenarios, `--scenario` picks some, `--quick` shows in a few minutes that they work; `--render
+`--list` names the scenarios, `--scenario` picks some, `--quick` shows in a minute or two that they work; `--render
 results.jsonl` makes the tables and charts again without measuring.
 
 ## How it is measured

@@ -54,7 +54,7 @@ def _loops(bench: Bench, verb: str, **options: Any) -> list[Contender]:
     found = [Contender(name=OURS, run=run, note=f"{bench.loop} on both sides")]
     for name, loop in ((OURS_ASYNCIO, "asyncio"), (OURS_TRIO, "trio")):
         if loop in bench.loops and loop != bench.loop:
-            found.append(Contender(name=name, run=partial(run, loop=loop)))
+            found.append(Contender(name=name, run=partial(run, loop=loop), minor=True))
     return found
 
 
@@ -79,8 +79,8 @@ def _echo(bench: Bench) -> list[Contender]:
         Contender(name=TO_DCMTK, run=partial(_to_dcmtk, bench, "echo", count=count)),
         Contender(name=FROM_DCMTK, run=partial(echoscu, theirs=False)),
         Contender(name=DCMTK, run=partial(echoscu, theirs=True), note="echoscu → storescp"),
-        Contender(name=TO_PYNETDICOM, run=partial(_pynetdicoms, bench, "ours", "echo", count=few), **slow),
-        Contender(name=FROM_PYNETDICOM, run=partial(_from_pynetdicom, bench, "echo", count=few), **slow),
+        Contender(name=TO_PYNETDICOM, run=partial(_pynetdicoms, bench, "ours", "echo", count=few), **slow, minor=True),
+        Contender(name=FROM_PYNETDICOM, run=partial(_from_pynetdicom, bench, "echo", count=few), **slow, minor=True),
         Contender(name=PYNETDICOM, run=partial(_pynetdicoms, bench, "theirs", "echo", count=few), **slow),
         Contender(name=PLAIN, run=plain_line),
     ]
@@ -94,8 +94,12 @@ def _associate(bench: Bench, contexts: int) -> list[Contender]:
     return [
         *_loops(bench, "associate", **options),
         Contender(name=TO_DCMTK, run=partial(_to_dcmtk, bench, "associate", **options)),
-        Contender(name=TO_PYNETDICOM, run=partial(_pynetdicoms, bench, "ours", "associate", **slower), **slow),
-        Contender(name=FROM_PYNETDICOM, run=partial(_from_pynetdicom, bench, "associate", **slower), **slow),
+        Contender(
+            name=TO_PYNETDICOM, run=partial(_pynetdicoms, bench, "ours", "associate", **slower), **slow, minor=True
+        ),
+        Contender(
+            name=FROM_PYNETDICOM, run=partial(_from_pynetdicom, bench, "associate", **slower), **slow, minor=True
+        ),
         Contender(name=PYNETDICOM, run=partial(_pynetdicoms, bench, "theirs", "associate", **slower), **slow),
     ]
 

@@ -77,7 +77,9 @@ def _many(bench: Bench) -> list[Contender]:
     other = 200 if bench.quick else 1000
     for loop in ("asyncio", "trio"):
         if loop in bench.loops and loop != bench.loop:
-            found.append(Contender(name=_held(other, loop), run=partial(_hold, bench, "ours", other, loop), most=1))
+            found.append(
+                Contender(name=_held(other, loop), run=partial(_hold, bench, "ours", other, loop), most=1, minor=True)
+            )
     few = bench.size(100, 10)
     theirs = Contender(name=f"pynetdicom, {few} associations", run=partial(_hold, bench, "theirs", few), most=1)
     return [*found, theirs]

@@ -95,8 +95,8 @@ def _memory(bench: Bench) -> list[Contender]:
     for loop in ("asyncio", "trio"):
         if loop in bench.loops and loop != bench.loop:
             found += [
-                Contender(name=f"{_STORE} ({loop})", run=partial(_store, bench, files, loop=loop), most=1),
-                Contender(name=f"{_GET} ({loop})", run=partial(_get, bench, files, loop=loop), most=1),
+                Contender(name=f"{_STORE} ({loop})", run=partial(_store, bench, files, loop=loop), most=1, minor=True),
+                Contender(name=f"{_GET} ({loop})", run=partial(_get, bench, files, loop=loop), most=1, minor=True),
             ]
     return [
         *found,

@@ -128,8 +128,8 @@ def _find(bench: Bench) -> list[Contender]:
         Contender(name=_FINDSCU_ARCHIVE, run=partial(to_archive, "findscu")),
         Contender(name=_TO_DCMQRSCP, run=to_dcmqrscp),
         Contender(name=DCMTK, run=dcmtk, note="findscu → dcmqrscp"),
-        Contender(name=TO_PYNETDICOM, run=partial(_find_to_pynetdicom, bench, count)),
-        Contender(name=FROM_PYNETDICOM, run=partial(_find_from_pynetdicom, bench, count)),
+        Contender(name=TO_PYNETDICOM, run=partial(_find_to_pynetdicom, bench, count), minor=True),
+        Contender(name=FROM_PYNETDICOM, run=partial(_find_from_pynetdicom, bench, count), minor=True),
         Contender(name=PYNETDICOM, run=partial(_find_pynetdicom, bench, count)),
     ]
 
@@ -139,7 +139,7 @@ def _loops(bench: Bench, function: Any, most: int | None = None) -> list[Contend
     found = [Contender(name=OURS, run=function, note=f"{bench.loop} on both sides", most=most)]
     for name, loop in ((OURS_ASYNCIO, "asyncio"), (OURS_TRIO, "trio")):
         if loop in bench.loops and loop != bench.loop:
-            found.append(Contender(name=name, run=partial(function, loop=loop), most=most))
+            found.append(Contender(name=name, run=partial(function, loop=loop), most=most, minor=True))
     return found
 
 
@@ -149,8 +149,8 @@ def _find_many(bench: Bench) -> list[Contender]:
     return [
         *_loops(bench, partial(_find_ours, bench, count), most=2),
         Contender(name=_FINDSCU, run=partial(_find_by_findscu, bench, count), most=2),
-        Contender(name=TO_PYNETDICOM, run=partial(_find_to_pynetdicom, bench, few), part=part, most=1),
-        Contender(name=FROM_PYNETDICOM, run=partial(_find_from_pynetdicom, bench, few), part=part, most=1),
+        Contender(name=TO_PYNETDICOM, run=partial(_find_to_pynetdicom, bench, few), part=part, most=1, minor=True),
+        Contender(name=FROM_PYNETDICOM, run=partial(_find_from_pynetdicom, bench, few), part=part, most=1, minor=True),
         Contender(name=PYNETDICOM, run=partial(_find_pynetdicom, bench, few), part=part, most=1),
     ]
 
@@ -232,8 +232,8 @@ def _get(bench: Bench) -> list[Contender]:
         Contender(name=_GETSCU, run=getscu),
         Contender(name=_TO_DCMQRSCP, run=partial(dcmtk, "ours")),
         Contender(name=DCMTK, run=partial(dcmtk, "getscu"), note="getscu → dcmqrscp"),
-        Contender(name=TO_PYNETDICOM, run=partial(pynetdicoms, "ours"), **slow),
-        Contender(name=FROM_PYNETDICOM, run=from_pynetdicom, **slow),
+        Contender(name=TO_PYNETDICOM, run=partial(pynetdicoms, "ours"), **slow, minor=True),
+        Contender(name=FROM_PYNETDICOM, run=from_pynetdicom, **slow, minor=True),
         Contender(name=PYNETDICOM, run=partial(pynetdicoms, "theirs"), **slow),
     ]
 

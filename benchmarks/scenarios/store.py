@@ -193,7 +193,7 @@ def _loops(bench: Bench, store: _Store, verb: str = "store") -> list[Contender]:
     found = [store.contender(OURS, partial(store.ours, verb=verb), note=f"{bench.loop} on both sides")]
     for name, loop in ((OURS_ASYNCIO, "asyncio"), (OURS_TRIO, "trio")):
         if loop in bench.loops and loop != bench.loop:
-            found.append(store.contender(name, partial(store.ours, loop=loop, verb=verb)))
+            found.append(store.contender(name, partial(store.ours, loop=loop, verb=verb), minor=True))
     return found
 
 
@@ -214,11 +214,11 @@ def _bulk(bench: Bench, count: int, size: int, *, share: int, stock: int | None 
         make(TO_DCMTK, store.to_dcmtk, most=2),
         make(FROM_DCMTK, store.from_dcmtk, most=2),
         make(DCMTK, store.dcmtk),
-        make(DCMTK_LONG, partial(store.dcmtk, long=True), most=2),
+        make(DCMTK_LONG, partial(store.dcmtk, long=True), most=2, minor=True),
         make(DCMTK_STOCK, partial(store.dcmtk, environment=STOCK), share=stock, most=2),
-        make(DCMTK_TLS, partial(store.dcmtk, tls=True), most=2),
-        make(TO_PYNETDICOM, store.to_pynetdicom, share=share, most=2),
-        make(FROM_PYNETDICOM, store.from_pynetdicom, share=share, most=2),
+        make(DCMTK_TLS, partial(store.dcmtk, tls=True), most=2, minor=True),
+        make(TO_PYNETDICOM, store.to_pynetdicom, share=share, most=2, minor=True),
+        make(FROM_PYNETDICOM, store.from_pynetdicom, share=share, most=2, minor=True),
         make(PYNETDICOM, store.pynetdicom, share=share, most=2),
         make(PLAIN, store.plain),
     ]
@@ -266,7 +266,7 @@ def _large(bench: Bench) -> list[Contender]:
     make = store.contender
 
     def slow(name: str, function: Any) -> Contender:
-        return Contender(name=name, run=partial(function, 1), part=1 / 8, most=2)
+        return Contender(name=name, run=partial(function, 1), part=1 / 8, most=2, minor=name != PYNETDICOM)
 
     return [
         *_loops(bench, store),
@@ -275,9 +275,9 @@ def _large(bench: Bench) -> list[Contender]:
         make(TO_DCMTK, store.to_dcmtk, most=2),
         make(FROM_DCMTK, store.from_dcmtk, most=2),
         make(DCMTK, store.dcmtk),
-        make(DCMTK_LONG, partial(store.dcmtk, long=True), most=2),
+        make(DCMTK_LONG, partial(store.dcmtk, long=True), most=2, minor=True),
         make(DCMTK_STOCK, partial(store.dcmtk, environment=STOCK), most=2),
-        make(DCMTK_TLS, partial(store.dcmtk, tls=True), most=2),
+        make(DCMTK_TLS, partial(store.dcmtk, tls=True), most=2, minor=True),
         slow(TO_PYNETDICOM, eighth.to_pynetdicom),
         slow(FROM_PYNETDICOM, eighth.from_pynetdicom),
         slow(PYNETDICOM, eighth.pynetdicom),
@@ -302,7 +302,7 @@ def _each(bench: Bench) -> list[Contender]:
         make(TO_DCMTK, partial(store.to_dcmtk, verb="store each")),
         make(FROM_DCMTK, partial(store.dcmtk_each, theirs=False), share=few),
         make(DCMTK, partial(store.dcmtk_each, theirs=True), share=few),
-        make(FROM_PYNETDICOM, partial(store.from_pynetdicom, verb="store each"), share=few, most=2),
+        make(FROM_PYNETDICOM, partial(store.from_pynetdicom, verb="store each"), share=few, most=2, minor=True),
         make(PYNETDICOM, partial(store.pynetdicom, verb="store each"), share=few, most=2),
     ]
 
@@ -332,6 +332,7 @@ SCENARIOS = (
         unequal=f"{_UNEQUAL}; {_SLOW}",
         reference=DCMTK,
         goals=_against(0.6),
+        whole=True,
     ),
     Scenario(
         name="store-small",
