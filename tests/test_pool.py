@@ -64,6 +64,7 @@ class Peer:
         self.cancelled = 0
         self.stored: list[str] = []
         self.gate: anyio.Event | None = None
+        self.asked = anyio.Event()
         services = self.services = Services()
         services.on_associate(self._policy)
         services.echo()(self._echo)
@@ -79,6 +80,7 @@ class Peer:
         if self.deaths:
             self.deaths -= 1
             await request.association.abort()
+        self.asked.set()
         if self.gate is not None:
             await self.gate.wait()
 
@@ -325,10 +327,16 @@ async def test_an_association_with_an_answer_outstanding_is_not_used_again() -> 
     peer = Peer()
     async with peer.pool() as pool:
         peer.gate = anyio.Event()
-        with anyio.move_on_after(0.01) as scope:
-            async with pool.association() as association:
-                await association.echo()
-        assert scope.cancelled_caught
+        with CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+
+                async def cancel() -> None:
+                    await peer.asked.wait()
+                    scope.cancel()
+
+                tasks.start_soon(cancel)
+                async with pool.association() as association:
+                    await association.echo()
         assert association.ended
         assert (pool.in_use, pool.idle) == (0, 0)
         peer.gate.set()
