@@ -358,7 +358,7 @@ def _own_folder(parent: Path) -> tuple[Path, int]:
     while True:
         folder = parent / secrets.token_hex(4)
         folder.mkdir()
-        descriptor = _take(folder)
+        descriptor = _take(folder, own=True)
         # Another process may have cleaned it away before it was locked.
         if descriptor is not None:
             if folder.exists():
@@ -366,10 +366,11 @@ def _own_folder(parent: Path) -> tuple[Path, int]:
             os.close(descriptor)
 
 
-def _take(folder: Path) -> int | None:
+def _take(folder: Path, *, own: bool = False) -> int | None:
     """Lock a folder and return the descriptor that holds the lock, which ends with the process; ``None`` if it is held.
 
-    On Windows nothing is locked: there the folder is for one process at a time.
+    On Windows nothing is locked: there the folder is for one process at a time. On a file system without locks everything
+    is taken to be held by others, so that nothing is cleaned away.
     """
     if os.name == "nt":
         return os.open(os.devnull, os.O_RDONLY)
@@ -381,7 +382,9 @@ def _take(folder: Path) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as exc:
+        if own and not isinstance(exc, BlockingIOError):
+            return descriptor
         os.close(descriptor)
         return None
     return descriptor

@@ -79,7 +79,7 @@ class Archive:
         missing or damaged is stored anew.
     :param sync: when an instance is forced to the disk before it is acknowledged.
     :param index_url: a SQLAlchemy URL for the index instead of an SQLite file in the folder.
-    :param files: where to keep the instances instead of the folder.
+    :param files: where to keep the instances instead of the folder; closed with the archive.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -243,6 +244,22 @@ def test_a_process_that_lives_is_not_cleaned_after(files: FolderFiles, tmp_path:
     finally:
         other.close()
     assert incoming.keep("1.2.4", sync=False) in list(files.names())
+
+
+def test_on_a_file_system_without_locks_nothing_is_cleaned_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    one, other = FolderFiles(tmp_path), FolderFiles(tmp_path)
+    incoming = one.begin()
+    incoming.write([b"on its way"])
+    assert other.clean(nobody) == 0
+    assert incoming.keep("1.2.3", sync=False) in list(other.names())
+    one.close()
+    other.close()
 
 
 def test_what_cannot_be_kept_is_an_os_error_and_leaves_nothing(files: FolderFiles, tmp_path: Path) -> None:
