@@ -947,10 +947,8 @@ class Listener:
             self._closed = True
             for sock in self.sockets:
                 with contextlib.suppress(OSError):
-                    if _on_trio():
-                        import trio
-
-                        trio.lowlevel.notify_closing(sock)
+                    # Whoever waits for a connection must let go first: the descriptor's number may be used again.
+                    anyio.notify_closing(sock)
                     sock.close()
 
 
