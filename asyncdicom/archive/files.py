@@ -20,8 +20,8 @@ import os
 import re
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -31,8 +31,8 @@ __all__ = ["Files", "FolderFiles", "Incoming", "Stored", "Sync"]
 
 #: Instances that a folder takes before another one is begun.
 _FOLDER_SIZE = 1000
-#: How a name looks: day, folder, SOP Instance UID and what makes it unique.
-_NAME = re.compile(r"\d{8}/[0-9a-f]{6}/([0-9.]{1,64})-[0-9a-f]{8}\.dcm", re.ASCII)
+#: How a name looks: day, time at which the folder was begun, SOP Instance UID; with what makes them unique.
+_NAME = re.compile(r"\d{8}/\d{12}-[0-9a-f]{4}/([0-9.]{1,64})-[0-9a-f]{8}\.dcm", re.ASCII)
 
 #: How the folder of a process looks, and what is received in it.
 _OWN = re.compile(r"[0-9a-f]{8}", re.ASCII)
@@ -155,7 +155,7 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """Instances in a folder: ``instances/<day>/<folder>/<SOP Instance UID>-<random>.dcm``.
+    """Instances in a folder: ``instances/<day>/<time>-<random>/<SOP Instance UID>-<random>.dcm``.
 
     They are received in ``incoming/``, which must be on the same file system. A folder of instances takes a thousand, so
     that those which arrive together are forced to the disk together.
@@ -195,17 +195,17 @@ class FolderFiles:
         if not safe_uid(sop_instance_uid):
             raise ValueError("not a UID")
         with self._lock:
-            day = time.strftime("%Y%m%d")
+            day, _, moment = f"{datetime.now():%Y%m%d %H%M%S%f}".partition(" ")
             if self._room <= 0 or not self._folder.startswith(day):
-                self._begin_folder(day, sync=sync)
+                self._begin_folder(day, moment, sync=sync)
             self._room -= 1
             name = f"{self._folder}/{sop_instance_uid}-{secrets.token_hex(4)}.dcm"
             self._note([name])
             return name
 
-    def _begin_folder(self, day: str, *, sync: bool) -> None:
+    def _begin_folder(self, day: str, moment: str, *, sync: bool) -> None:
         (self._instances / day).mkdir(exist_ok=True)
-        folder = f"{day}/{secrets.token_hex(3)}"
+        folder = f"{day}/{moment}-{secrets.token_hex(2)}"
         (self._instances / folder).mkdir()
         if sync:
             _fsync(self._instances / day)
@@ -252,14 +252,17 @@ class FolderFiles:
 
     def names(self) -> Iterator[str]:
         for day in sorted(_folders(self._instances)):
-            found: list[tuple[int, str]] = []
-            for folder in _folders(self._instances / day):
-                with contextlib.suppress(FileNotFoundError), os.scandir(self._instances / day / folder) as entries:
-                    for entry in entries:
-                        name = f"{day}/{folder}/{entry.name}"
-                        if _NAME.fullmatch(name) and entry.is_file(follow_symlinks=False):
-                            found.append((entry.stat(follow_symlinks=False).st_mtime_ns, name))
-            yield from (name for _, name in sorted(found))
+            for folder in sorted(_folders(self._instances / day)):
+                yield from self._names_in(f"{day}/{folder}")
+
+    def _names_in(self, folder: str) -> list[str]:
+        found: list[tuple[int, str]] = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._instances / folder) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}"
+                if _NAME.fullmatch(name) and entry.is_file(follow_symlinks=False):
+                    found.append((entry.stat(follow_symlinks=False).st_mtime_ns, name))
+        return [name for _, name in sorted(found)]
 
     def clean(self, is_known: Callable[[str, str], bool]) -> int:
         count = 0
