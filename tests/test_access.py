@@ -1,0 +1,98 @@
+"""Who may connect, through what: address rules, the PROXY protocol, UNIX sockets, inherited sockets, TLS contexts."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from pathlib import Path
+
+import anyio
+import pytest
+import trustme
+
+import asyncdicom
+from asyncdicom import sop, tls
+
+pytestmark = pytest.mark.anyio
+
+SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+V1 = b"PROXY TCP4 10.1.2.3 10.0.0.1 4000 104\r\n"
+V2 = SIGNATURE + struct.pack(">BBH4s4sHH", 0x21, 0x11, 12, bytes((10, 1, 2, 3)), bytes((10, 0, 0, 1)), 4000, 104)
+LOCAL = SIGNATURE + struct.pack(">BBH", 0x20, 0, 0)
+
+
+async def echo(address: asyncdicom.Address | str, *, prefix: bytes = b"") -> None:
+    parsed = asyncdicom.Address.parse(address)
+    stream = await anyio.connect_tcp(parsed.host, parsed.port)
+    if prefix:
+        await stream.send(prefix)
+    async with asyncdicom.connect(parsed, stream=stream, contexts=[sop.VERIFICATION]) as assoc:
+        await assoc.echo()
+
+
+@pytest.mark.parametrize(("header", "host"), [(V1, "10.1.2.3"), (V2, "10.1.2.3"), (LOCAL, "127.0.0.1")])
+async def test_a_trusted_load_balancer_says_who_connects(header: bytes, host: str) -> None:
+    services = asyncdicom.Services()
+    seen: list[object] = []
+
+    @services.on_associate
+    async def policy(request: asyncdicom.AssociationRequest) -> None:
+        seen.append(request.address)
+
+    async with asyncdicom.Server(services, "X@127.0.0.1:0", proxy_from=["127.0.0.0/8"], drain=0) as server:
+        await echo(server.addresses[0], prefix=header)
+    (address,) = seen
+    assert isinstance(address, tuple)
+    assert address[0] == host
+
+
+@pytest.mark.parametrize("header", [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 nonsense\r\n", b"PROXY " + b"x" * 200])
+async def test_without_its_header_a_load_balancer_is_not_served(header: bytes) -> None:
+    async with asyncdicom.Server(asyncdicom.Services(), "X@127.0.0.1:0", proxy_from=["127.0.0.1"], drain=0) as server:
+        with pytest.raises(asyncdicom.AssociationClosed):
+            await echo(server.addresses[0], prefix=header)
+
+
+async def test_the_rules_hold_for_the_address_behind_the_load_balancer() -> None:
+    options = {"proxy_from": ["127.0.0.1"], "allow": ["10.0.0.0/8"], "drain": 0.0}
+    async with asyncdicom.Server(asyncdicom.Services(), "X@127.0.0.1:0", **options) as server:  # type: ignore[arg-type]
+        await echo(server.addresses[0], prefix=V1)
+        with pytest.raises(asyncdicom.AssociationClosed):
+            await echo(server.addresses[0], prefix=V1.replace(b"10.1.2.3", b"192.0.2.1"))
+
+
+async def test_an_address_that_is_not_allowed_gets_no_answer() -> None:
+    async with asyncdicom.Server(asyncdicom.Services(), "X@127.0.0.1:0", allow=["192.0.2.0/24"], drain=0) as server:
+        with pytest.raises(asyncdicom.AssociationClosed):
+            await echo(server.addresses[0])
+
+
+async def test_a_unix_socket_serves(tmp_path: Path) -> None:
+    address = asyncdicom.Address("X", str(tmp_path / "dicom.sock"), 0)
+    async with asyncdicom.Server(asyncdicom.Services(), address, drain=0):
+        async with asyncdicom.connect(address, contexts=[sop.VERIFICATION]) as assoc:
+            await assoc.echo()
+
+
+async def test_an_inherited_socket_serves() -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    async with asyncdicom.Server(asyncdicom.Services(), "X@127.0.0.1:0", sockets=[sock], drain=0) as server:
+        await echo(server.addresses[0])
+
+
+async def test_contexts_after_bcp_195_authenticate_both_sides_and_are_reloaded(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    paths = {name: tmp_path / f"{name}.pem" for name in ("ca", "server", "client", "renewed")}
+    authority.cert_pem.write_to_path(str(paths["ca"]))
+    for name in ("server", "client", "renewed"):
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(paths[name]))
+    context = tls.server_context(paths["server"], ca=paths["ca"])
+    client = tls.client_context(ca=paths["ca"], certificate=paths["client"])
+    async with asyncdicom.Server(asyncdicom.Services(), "X@127.0.0.1:0", ssl=context, drain=0) as server:
+        for _ in range(2):
+            async with asyncdicom.connect(server.addresses[0], ssl=client, contexts=[sop.VERIFICATION]) as assoc:
+                await assoc.echo()
+            tls.reload(context, paths["renewed"])
+        anonymous = tls.client_context(ca=paths["ca"])
+        with pytest.raises((asyncdicom.ConnectError, asyncdicom.AssociationError)):
+            await asyncdicom.connect(server.addresses[0], ssl=anonymous, contexts=[sop.VERIFICATION]).__aenter__()
