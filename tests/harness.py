@@ -30,7 +30,7 @@ C_STORE_RQ, C_GET_RQ, C_FIND_RQ, C_MOVE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0
 C_STORE_RSP, C_GET_RSP, C_FIND_RSP, C_MOVE_RSP, C_ECHO_RSP = 0x8001, 0x8010, 0x8020, 0x8021, 0x8030
 
 #: Longest that any of these tests may wait for anything, in seconds.
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 Script = Callable[[ScriptedPeer], Awaitable[None]]
 

@@ -490,11 +490,8 @@ async def test_a_second_cancellation_while_draining_aborts_at_once_and_propagate
             await assoc.echo()
 
 
-@pytest.mark.parametrize("anyio_backend", ["trio"])
 @pytest.mark.parametrize("verb", VERBS)
-async def test_on_trio_draining_is_shielded_from_further_cancellation_and_bounded(
-    anyio_backend: str, verb: str
-) -> None:
+async def test_draining_is_shielded_from_scopes_that_are_cancelled_meanwhile(verb: str) -> None:
     async def script(peer: ScriptedPeer) -> None:
         request = await peer.expect_message(_REQUEST[verb])
         await play_item(peer, verb, request, 1)

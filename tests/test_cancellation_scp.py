@@ -754,7 +754,7 @@ async def test_a_peer_that_is_idle_for_too_long_is_aborted(serve: Serve) -> None
 
 async def test_a_peer_that_asks_again_and_again_is_not_idle(serve: Serve) -> None:
     services = asyncdicom.Services()
-    async with serve(services, timeouts=asyncdicom.Timeouts(idle=0.4)) as peer:
+    async with serve(services, timeouts=asyncdicom.Timeouts(idle=0.5)) as peer:
         for _ in range(6):
             await anyio.sleep(0.1)  # what it thinks about
             await expect_echo(peer)

@@ -154,7 +154,7 @@ async def test_an_association_whose_late_response_never_comes_is_aborted_once_so
         assert await expect_abort(peer) == (0, 0)
 
     scope = CancelScope()
-    async with scripted(script, timeouts=asyncdicom.Timeouts(response=0.05)) as assoc:
+    async with scripted(script, timeouts=asyncdicom.Timeouts(response=0.3)) as assoc:
         with scope:
             await use(assoc)
         assert not assoc.ended
@@ -285,7 +285,10 @@ async def over_a_socket(script: Script, **options: Any) -> AsyncIterator[asyncdi
             tasks.cancel_scope.cancel()
 
 
-async def test_over_a_socket_a_cancelled_message_with_little_left_is_finished() -> None:
+async def test_over_a_socket_a_cancelled_message_with_little_left_is_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asyncdicom.connection._FINISH_TIME", PATIENCE)
     size = 900_000
     scope = CancelScope()
 
@@ -319,12 +322,10 @@ async def test_over_a_socket_a_cancelled_message_that_cannot_be_finished_ends_th
         assert "interleaved" not in str(caught.value)
 
     async with over_a_socket(script) as assoc:
-        start = anyio.current_time()
         with scope:
             await assoc.store(ct_instance(size))
         assert scope.cancelled_caught
         assert assoc.ended
-        assert anyio.current_time() - start < 3
         ended.set()
         with pytest.raises(asyncdicom.AssociationAborted, match="half-written"):
             await assoc.echo()

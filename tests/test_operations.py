@@ -554,7 +554,7 @@ async def test_a_consumer_that_is_slow_costs_those_who_wait_no_timeout() -> None
         await finish(peer)
 
     options: dict[str, Any] = {"accept": {"window": (2, 1)}, "async_operations": (2, 1)}
-    async with scripted(script, timeouts=asyncdicom.Timeouts(response=0.3), **options) as assoc:
+    async with scripted(script, timeouts=asyncdicom.Timeouts(response=1), **options) as assoc:
         matches = assoc.find(identifier())
         async with anyio.create_task_group() as tasks:
 
@@ -563,7 +563,7 @@ async def test_a_consumer_that_is_slow_costs_those_who_wait_no_timeout() -> None
 
             tasks.start_soon(echo)
             await matches.__anext__()
-            await anyio.sleep(0.5)  # what the consumer does
+            await anyio.sleep(1.2)  # what the consumer does
             assert len([match async for match in matches]) == MANY - 1
         assert (await assoc.echo()).status == 0
 
@@ -740,7 +740,7 @@ async def test_every_response_and_sub_operation_restarts_the_deadline(verb: str)
     async def script(peer: ScriptedPeer) -> None:
         request = await peer.expect_message(REQUESTS[verb])
         for number in range(pauses):
-            await anyio.sleep(0.05)  # the peer works; together longer than the deadline
+            await anyio.sleep(0.1)  # the peer works; together longer than the deadline
             if verb == "get" and number % 2:
                 await peer.send_message(CT_ID, store_elements(number + 1), ct_bytes())
                 await peer.expect_message(C_STORE_RSP)
@@ -749,7 +749,7 @@ async def test_every_response_and_sub_operation_restarts_the_deadline(verb: str)
         await peer.respond(request, 0x0000)
         await finish(peer)
 
-    timeouts = asyncdicom.Timeouts(response=0.2, retrieve=0.2)
+    timeouts = asyncdicom.Timeouts(response=0.5, retrieve=0.5)
     async with scripted(script, timeouts=timeouts) as assoc:
         items = [item async for item in operation(assoc, verb)]
         assert len(items) == (pauses if verb != "get" else pauses // 2)
@@ -764,10 +764,10 @@ async def test_no_deadline_runs_while_user_code_holds_an_instance() -> None:
         await peer.respond(request, 0x0000)
         await finish(peer)
 
-    timeouts = asyncdicom.Timeouts(response=0.05, retrieve=0.05, message=0.05)
+    timeouts = asyncdicom.Timeouts(response=0.3, retrieve=0.3, message=0.3)
     async with scripted(script, timeouts=timeouts) as assoc:
         async for instance in assoc.get(identifier()):
-            await anyio.sleep(0.15)  # the user works
+            await anyio.sleep(0.5)  # the user works
             assert await instance.read() == ct_bytes()
         await assoc.echo()
 

@@ -101,7 +101,10 @@ async def test_a_send_that_is_cancelled_while_it_is_written_goes_on_where_it_was
 
 
 @pytest.mark.parametrize("size", [100_000, 900_000])
-async def test_over_tls_a_cancelled_store_leaves_a_working_association(contexts: Any, size: int) -> None:
+async def test_over_tls_a_cancelled_store_leaves_a_working_association(
+    contexts: Any, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncdicom.connection._FINISH_TIME", PATIENCE)
     services = asyncdicom.Services()
     stored: list[int] = []
 
