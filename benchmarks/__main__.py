@@ -52,6 +52,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--list", action="store_true", help="list the scenarios and end")
     parser.add_argument("--scenario", action="extend", nargs="+", choices=SCENARIOS, default=[], metavar="NAME")
+    parser.add_argument("--contender", action="append", default=[], metavar="NAME", help="run this one alone; repeatable")
     parser.add_argument(
         "--quick", action="store_true", help="little of everything, once: whether it works, not how fast"
     )
@@ -83,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if output:
             print(json.dumps(about), file=output, flush=True)
-        bench = Bench(root, quick=options.quick)
+        bench = Bench(root, quick=options.quick, only=options.contender)
         for scenario in chosen:
             found, failed[scenario.name] = _measure(bench, scenario, repetitions)
             results[scenario.name] = {result.contender: result for result in found}

@@ -182,12 +182,14 @@ class Bench:
     """Where and how scenarios run.
 
     :ivar quick: do little, to see that everything works.
+    :ivar only: the contenders that run, by their whole names; all, if empty.
     :ivar folder: of the current scenario, in memory where there is a memory-backed folder; removed after it.
     :ivar empty: what the empty runs of programs took in the current scenario, by whose they are.
     """
 
-    def __init__(self, root: Path, *, quick: bool) -> None:
+    def __init__(self, root: Path, *, quick: bool, only: Sequence[str] = ()) -> None:
         self.quick = quick
+        self.only = tuple(only)
         self.root = root
         self.folder = root
         self.empty: dict[str, list[Command]] = {}
@@ -274,6 +276,7 @@ def measure(
         contender
         for contender in scenario.contenders(bench)
         if not (bench.quick and contender.minor and not scenario.whole)
+        and (not bench.only or contender.name in bench.only)
     ]
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
     failed: dict[str, str] = {}
