@@ -169,6 +169,7 @@ class FolderFiles:
         self._incoming = Path(folder) / "incoming"
         self._instances.mkdir(parents=True, exist_ok=True)
         self._incoming.mkdir(exist_ok=True)
+        self._root = str(self._instances)
         self._lock = threading.Lock()
         self._doubtful: set[str] = set()
         self._folder = ""
@@ -184,7 +185,7 @@ class FolderFiles:
             raise
 
     def begin(self) -> Incoming:
-        return _FileIncoming(self, self._own / secrets.token_hex(8))
+        return _FileIncoming(self, f"{self._own}{os.sep}{secrets.token_hex(8)}")
 
     def place(self, sop_instance_uid: str, *, sync: bool) -> str:
         """Return a new name, which is in doubt from now on, in a folder that is there.
@@ -224,7 +225,7 @@ class FolderFiles:
 
     def sync(self, names: Iterable[str]) -> None:
         for folder in {name.rpartition("/")[0] for name in names}:
-            _fsync(self._instances / folder)
+            _fsync(self.path(folder))
 
     def doubt(self, names: Iterable[str]) -> None:
         with self._lock:
@@ -240,14 +241,14 @@ class FolderFiles:
 
     def path(self, name: str) -> str:
         """Return the path of an instance; it may be of one that is not there."""
-        return str(self._instances / name)
+        return f"{self._root}{os.sep}{name}"
 
     def open(self, name: str) -> FileSource:
-        return FileSource.open(self._instances / name, preload=False)
+        return FileSource.open(self.path(name), preload=False)
 
     def discard(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._instances / name)
+            os.unlink(self.path(name))
         self.settle([name])
 
     def names(self) -> Iterator[str]:
@@ -312,7 +313,7 @@ class FolderFiles:
 class _FileIncoming:
     """A file in the folder of this process, that is still nameless."""
 
-    def __init__(self, files: FolderFiles, path: Path) -> None:
+    def __init__(self, files: FolderFiles, path: str) -> None:
         self._files = files
         self._path = path
         self._fd = os.open(path, _WRITE, 0o666)
@@ -420,7 +421,7 @@ def _folders(parent: Path) -> list[str]:
         return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
-def _fsync(folder: Path) -> None:
+def _fsync(folder: str | Path) -> None:
     """Force the names in a folder to the disk, where the system knows how."""
     if os.name == "nt":
         return
