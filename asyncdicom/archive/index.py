@@ -87,6 +87,7 @@ _ROW = (
 
 # Made once: to make a statement takes SQLAlchemy longer than to execute it.
 _THERE = select(*_ROW).where(instances.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
+_ONE = select(*_ROW).where(instances.c.sop_instance_uid == bindparam("uid"))
 _INSERT = insert(instances)
 _COUNT = (
     update(series).where(series.c.id == bindparam("which")).values(instances=series.c.instances + bindparam("more"))
@@ -251,7 +252,11 @@ class Index:
     def _get(self, connection: Connection, uids: Iterable[str]) -> dict[str, InstanceRow]:
         found = {}
         for chunk in _chunks(dict.fromkeys(uids)):
-            for row in connection.execute(_THERE, {"uids": chunk}).all():
+            if len(chunk) == 1:
+                rows = connection.execute(_ONE, {"uid": chunk[0]})
+            else:
+                rows = connection.execute(_THERE, {"uids": chunk})
+            for row in rows.all():
                 found[row[1]] = _instance_row(row)
         return found
 
