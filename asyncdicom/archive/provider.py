@@ -294,7 +294,7 @@ class Archive:
             query, frames = await to_thread.run_sync(parse)
             total, rows = await self._survey(request, index, query)
             if frames is not None and rows:
-                instance = await to_thread.run_sync(_extract, files, rows[0], frames)
+                instance = await to_thread.run_sync(_extract, index, files, rows[0], frames)
                 request.total = 1
                 request.expect([(instance.sop_class_uid, instance.transfer_syntax_uid)])
                 yield self._leased(instance)
@@ -304,7 +304,7 @@ class Archive:
             async with aclosing(_in_threads(pages)) as found:
                 async for page in found:
                     for row in page[:total]:
-                        yield self._leased(_instance(files, row))
+                        yield self._leased(_instance(index, files, row))
                     total -= len(page)
                     if total <= 0:  # what has been stored meanwhile was not asked for
                         break
@@ -336,17 +336,19 @@ class Archive:
         return instance
 
 
-def _instance(files: Files, row: InstanceRow) -> Instance:
-    return Instance(row.sop_class_uid, row.sop_instance_uid, row.transfer_syntax_uid, partial(_open_stored, files, row))
+def _instance(index: Index, files: Files, row: InstanceRow) -> Instance:
+    return Instance(
+        row.sop_class_uid, row.sop_instance_uid, row.transfer_syntax_uid, partial(_open_stored, index, files, row)
+    )
 
 
-def _extract(files: Files, row: InstanceRow, frames: FrameSelection) -> Instance:
+def _extract(index: Index, files: Files, row: InstanceRow, frames: FrameSelection) -> Instance:
     """Make a new instance of frames of a stored one.
 
     :raises FrameError: they cannot be taken out of it.
     """
     try:
-        _open_stored(files, row).close()
+        _open_stored(index, files, row).close()
         made = extract_frames(files.path(row.path), frames, new_uid=f"2.25.{uuid.uuid4().int}")
     except (DataSetError, OSError):
         raise FrameError(CANNOT_EXTRACT_FRAMES, "the stored instance is damaged or missing") from None
@@ -363,19 +365,33 @@ def _frame_status(exc: FrameError) -> Dataset:
     return status
 
 
-def _open_stored(files: Files, row: InstanceRow) -> Source:
+def _open_stored(index: Index, files: Files, row: InstanceRow) -> Source:
     """Open a stored instance; one that is not as it was stored is never served."""
-    stored: Stored | None = None
+    try:
+        stored = _open_file(index, files, row)
+    except (DataSetError, OSError, SQLAlchemyError) as exc:
+        logger.error("a stored instance cannot be read: %s (%s)", row.path, type(exc).__name__)
+        raise OSError("the stored instance cannot be read") from None
+    if stored is None:
+        logger.error("a stored instance is damaged, and not served: %s", row.path)
+        raise OSError("the stored instance is damaged")
+    return stored
+
+
+def _open_file(index: Index, files: Files, row: InstanceRow) -> Stored | None:
+    """Open the file of an instance; ``None`` if it is not as it was stored."""
     try:
         stored = files.open(row.path)
-        if is_intact(stored, row):
-            return stored
-    except (DataSetError, OSError) as exc:
-        logger.error("a stored instance cannot be read: %s (%s)", row.path, type(exc).__name__)
-        raise
+    except FileNotFoundError:
+        # Another process may have replaced it meanwhile: what is there now can take its place.
+        there = index.get([row.sop_instance_uid]).get(row.sop_instance_uid)
+        if there is None or there.path == row.path or there.transfer_syntax_uid != row.transfer_syntax_uid:
+            raise
+        stored, row = files.open(there.path), there
+    if is_intact(stored, row):
+        return stored
     stored.close()
-    logger.error("a stored instance is damaged, and not served: %s", row.path)
-    raise OSError("the stored instance is damaged")
+    return None
 
 
 def _sqlite_url(path: Path) -> str:

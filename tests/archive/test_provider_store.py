@@ -372,6 +372,21 @@ async def test_what_is_replaced_while_it_is_retrieved_is_retrieved_as_it_was(tmp
             assert {str(decode_data_set(data, s).PatientName) for s, data in again.values()} == {"New^"}
 
 
+async def test_what_another_process_replaces_while_it_is_retrieved_is_retrieved_as_it_is_then(tmp_path: Path) -> None:
+    async with archived(tmp_path) as archive, archived(tmp_path, on_duplicate="replace") as other:
+        async with associated(archive) as reader, associated(other) as writer:
+            await store(writer, *(instance(number, PatientName="Old") for number in range(4)))
+            names: set[str] = set()
+            async with reader.get(model=sop.STUDY_ROOT_GET, **STUDY) as instances:
+                async for received in instances:
+                    if not names:
+                        await store(writer, *(instance(number, PatientName="New") for number in range(4)))
+                    names.add(str((await received.dataset()).PatientName))
+            assert instances.response is not None
+            assert (instances.response.status, instances.response.progress.completed) == (0, 4)
+            assert "New" in names
+
+
 # A peer that goes
 
 
