@@ -25,6 +25,7 @@ _HOMES = {
     "DicomNetworkError": "exceptions",
     "EchoRequest": "requests",
     "Find": "operations",
+    "FindNegotiation": "protocol.extended",
     "FindRequest": "requests",
     "Get": "operations",
     "Instance": "instances",
@@ -42,11 +43,13 @@ _HOMES = {
     "Request": "requests",
     "Response": "operations",
     "Retrieval": "retrieval",
+    "RetrieveNegotiation": "protocol.extended",
     "RetrieveRequest": "requests",
     "Server": "server",
     "Services": "services",
     "Status": "status",
     "StatusError": "exceptions",
+    "StorageNegotiation": "protocol.extended",
     "StoreRequest": "requests",
     "Timeouts": "settings",
     "UserIdentity": "settings",
@@ -74,6 +77,7 @@ __all__ = [
     "EchoRequest",
     "Find",
     "FindRequest",
+    "FindNegotiation",
     "Get",
     "Instance",
     "Limits",
@@ -91,11 +95,13 @@ __all__ = [
     "Response",
     "Retrieval",
     "RetrieveRequest",
+    "RetrieveNegotiation",
     "Server",
     "Services",
     "Status",
     "StatusError",
     "StoreRequest",
+    "StorageNegotiation",
     "Timeouts",
     "UserIdentity",
     "cleanup",
@@ -139,6 +145,7 @@ if TYPE_CHECKING:
     from .protocol.negotiation import PresentationContext
     from .requests import EchoRequest, FindRequest, NRequest, Request, RetrieveRequest, StoreRequest
     from .retrieval import Retrieval, retrieve
+    from .protocol.extended import FindNegotiation, RetrieveNegotiation, StorageNegotiation
     from .server import AssociationRequest, Server, serve
     from .services import Services
     from .settings import Address, Limits, Timeouts, UserIdentity

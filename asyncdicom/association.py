@@ -210,7 +210,11 @@ class Association(Connection):
 
     @property
     def extended_negotiation(self) -> Mapping[str, bytes]:
-        """The acceptor's answers to SOP class extended negotiation, by SOP class UID (PS3.7 D.3.3.5)."""
+        """The acceptor's answers to SOP class extended negotiation, by SOP class UID (PS3.7 D.3.3.5).
+
+        They are bytes that can be read by name for the classes of Query/Retrieve and Storage:
+        :class:`asyncdicom.FindNegotiation`, :class:`~asyncdicom.RetrieveNegotiation`, :class:`~asyncdicom.StorageNegotiation`.
+        """
         return self.negotiated.extended_negotiation
 
     def find_context(

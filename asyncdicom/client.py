@@ -115,7 +115,8 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
     :param user_identity: a :class:`asyncdicom.UserIdentity` (PS3.7 D.3.3.7).
     :param async_operations: how many operations we want to have outstanding, and can perform, at once; 0 is unlimited.
     :param maximum_length: the longest P-DATA-TF PDU in bytes that we receive; 0 is unlimited.
-    :param extended_negotiation: service class application information by SOP class UID.
+    :param extended_negotiation: by SOP class UID: :class:`asyncdicom.FindNegotiation`,
+        :class:`~asyncdicom.RetrieveNegotiation`, :class:`~asyncdicom.StorageNegotiation`, or bytes (PS3.7 D.3.3.5).
     :param services: :class:`asyncdicom.Services` for requests of the peer on this association.
     :param stream: a connected anyio byte stream to use instead of TCP.
     :param timeouts: deadlines.

@@ -46,6 +46,7 @@ from .exceptions import (
 from .protocol import negotiation, pdu
 from .protocol.dimse import Dimse
 from .protocol.states import State
+from .protocol.extended import read_information
 from .protocol.upper_layer import AssociateIndication, ProviderAbort, Role, UpperLayer
 from .proxy_protocol import Networks, read_proxy_header
 from .requests import Request
@@ -487,7 +488,10 @@ class Server:
             except BaseException:
                 self._accepted -= 1
                 raise
-        proposed = {item.sop_class_uid: item.information for item in request.user_information.extended_negotiation}
+        proposed = {
+            item.sop_class_uid: read_information(item.sop_class_uid, item.information)
+            for item in request.user_information.extended_negotiation
+        }
         if rejection is None:
             answer = negotiation.answer(
                 request,

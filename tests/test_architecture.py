@@ -22,7 +22,7 @@ LAYERS = (
     ("protocol.values",),
     ("status", "sop", "settings", "cancellation", "threads", "_quiet", "instrument", "tls"),
     ("exceptions",),
-    ("protocol.pdu", "protocol.states", "protocol.commands"),
+    ("protocol.pdu", "protocol.states", "protocol.commands", "protocol.extended"),
     ("protocol.framing", "protocol.negotiation"),
     ("protocol.upper_layer",),
     ("protocol.dimse",),

@@ -20,7 +20,19 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from pydicom.dataset import Dataset
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import FindRequest, Instance, RetrieveRequest, Services, Status, StatusError, StoreRequest, sop
+from .. import (
+    FindNegotiation,
+    FindRequest,
+    Instance,
+    RetrieveNegotiation,
+    RetrieveRequest,
+    Services,
+    Status,
+    StatusError,
+    StorageNegotiation,
+    StoreRequest,
+    sop,
+)
 from ..dataset import Source
 from ..exceptions import DataSetError
 from ..status import CANNOT_EXTRACT_FRAMES, IDENTIFIER_MISMATCH, PENDING, PENDING_OPTIONAL_KEYS
@@ -60,10 +72,13 @@ _STORES = 32
 #: Rows of a retrieval that are kept at once; more are looked up again while they are sent.
 _ROWS = 20_000
 
-#: Extended negotiation that is really supported (PS3.4 C.5.1.1, C.5.2.1, C.5.3.1), by its place in the answer: relational
-#: queries, combined date-time matching, fuzzy matching of names, timezone adjustment; not enhanced multi-frame conversion.
-_FIND_SUPPORTED = b"\x01\x01\x01\x01\x00"
-_RETRIEVE_SUPPORTED = b"\x01\x00"
+#: Extended negotiation that is really supported, and how long an answer may be (PS3.4 C.5.1.1, C.5.2.1, C.5.3.1).
+_FIND_SUPPORTED = FindNegotiation(
+    relational=True, combined_date_time=True, fuzzy=True, timezone=True, empty_value=True
+).ljust(7, b"\0")
+_RETRIEVE_SUPPORTED = RetrieveNegotiation(relational=True).ljust(2, b"\0")
+#: Everything is stored, and comes back byte for byte (PS3.4 B.4.1).
+_STORAGE = StorageNegotiation(level=2, digital_signature=3, element_coercion=0)
 
 
 class Archive:
@@ -237,6 +252,7 @@ class Archive:
         services.get(*sop.GET)(self._retrieve)
         for uid in sop.FIND:
             services.extended_negotiation[uid] = partial(_supported, _FIND_SUPPORTED)
+        services.extended_negotiation.update(dict.fromkeys(sop.STORAGE, _STORAGE))
         for uid in (*sop.MOVE, *sop.GET):
             if len(Model.of(uid).levels) > 1:
                 services.extended_negotiation[uid] = partial(_supported, _RETRIEVE_SUPPORTED)
@@ -274,9 +290,13 @@ class Archive:
 
     async def _find(self, request: FindRequest) -> AsyncIterator[tuple[Status, bytes]]:
         index, _, _ = self._opened()
-        negotiated = request.association.extended_negotiation.get(request.sop_class_uid, b"")
-        relational, combined, fuzzy, timezone = (_flag(negotiated, place) for place in range(4))
-        semantics = Semantics(relational=relational, combined_date_time=combined, fuzzy=fuzzy, timezone=timezone)
+        agreed = FindNegotiation.read(request.association.extended_negotiation.get(request.sop_class_uid, b""))
+        semantics = Semantics(
+            relational=agreed.relational,
+            combined_date_time=agreed.combined_date_time,
+            fuzzy=agreed.fuzzy,
+            timezone=agreed.timezone,
+        )
         query = await to_thread.run_sync(_parse_find, request, semantics)
         status = PENDING if query.is_complete else PENDING_OPTIONAL_KEYS
         pages = index.find(query, retrieve_ae_title=self._ae_title, transfer_syntax=request.transfer_syntax_uid)
@@ -287,10 +307,10 @@ class Archive:
 
     async def _retrieve(self, request: RetrieveRequest) -> AsyncIterator[Instance | tuple[Dataset, None]]:
         index, files, _ = self._opened()
-        negotiated = request.association.extended_negotiation.get(request.sop_class_uid, b"")
+        agreed = RetrieveNegotiation.read(request.association.extended_negotiation.get(request.sop_class_uid, b""))
         lease = self._leases.begin()
         try:
-            parse = partial(_parse_retrieve, request, relational=_flag(negotiated, 0))
+            parse = partial(_parse_retrieve, request, relational=agreed.relational)
             query, frames = await to_thread.run_sync(parse)
             total, rows = await self._survey(request, index, query)
             if frames is not None and rows:
@@ -406,10 +426,6 @@ def _is_known(index: Index, sop_instance_uid: str, name: str) -> bool:
 def _supported(ours: bytes, proposed: bytes) -> bytes:
     """Answer an extended negotiation: what was proposed and is supported, in as many bytes as were proposed."""
     return bytes(int(want == 1 and have == 1) for want, have in zip(proposed, ours, strict=False))
-
-
-def _flag(negotiated: bytes, place: int) -> bool:
-    return len(negotiated) > place and negotiated[place] == 1
 
 
 def _identifier(request: FindRequest | RetrieveRequest) -> Attributes:

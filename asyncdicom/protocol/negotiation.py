@@ -30,6 +30,7 @@ from ..sop import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 from . import pdu
+from .extended import read_information
 from .pdu import (
     AbortReason,
     AssociateAC,
@@ -140,7 +141,8 @@ class Negotiated:
         first (PS3.8 Table 9-18; 2, no reason, if the peer gave none or accepted what we did not propose).
     :ivar maximum_length: the longest variable field of a P-DATA-TF PDU that the *peer* receives, in bytes; 0 is
         unlimited.
-    :ivar extended_negotiation: the acceptor's answers by SOP class UID.
+    :ivar extended_negotiation: the acceptor's answers by SOP class UID, those of known service classes to be read by name
+        (:mod:`.extended`).
     :ivar common_extended_negotiation: what the requestor told; there are no answers to it.
     :ivar user_identity_response: the acceptor's response (59H), if the requestor wanted one. Not in the ``repr``.
     """
@@ -459,7 +461,7 @@ def _agree(rq: AssociateRQ, ac: AssociateAC, *, requestor: bool) -> Negotiated:
         window=_agree_window(ours.async_operations, theirs.async_operations, requestor=requestor),
         extended_negotiation=MappingProxyType(
             {
-                uid: item.information
+                uid: read_information(uid, item.information)
                 for uid, item in _first_by_class(theirs.extended_negotiation).items()
                 if uid in proposed
             }

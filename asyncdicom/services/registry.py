@@ -94,7 +94,8 @@ class Services:
         self.authorise: Callable[[Request], Awaitable[Any]] | None = None
         #: Whether counters of sub-operations may stop at 65 535; otherwise larger retrievals get 0xC416 or 0xC516.
         self.saturate_counters = True
-        #: Our answers to SOP class extended negotiation, by SOP class UID: bytes, or a function of the proposal.
+        #: Our answers to SOP class extended negotiation, by SOP class UID: bytes, or a function of the proposal. Both can be
+        #: of the classes whose fields have names, such as :class:`asyncdicom.FindNegotiation`.
         self.extended_negotiation: dict[str, bytes | Callable[[bytes], bytes | None]] = {}
 
     # Decorators.

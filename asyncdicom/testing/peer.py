@@ -166,6 +166,14 @@ class Received:
         return self.number(_STATUS)
 
 
+def _grant(proposed: Sequence[pdu.RoleSelection], roles: bool | tuple[bool, bool]) -> tuple[pdu.RoleSelection, ...]:
+    """Answer role selection (PS3.7 D.3.3.4)."""
+    if isinstance(roles, bool):
+        return tuple(proposed) if roles else ()
+    scu, scp = roles
+    return tuple(pdu.RoleSelection(sop_class_uid=role.sop_class_uid, scu=scu, scp=scp) for role in proposed)
+
+
 class ScriptedPeer:
     """The other side of a connection, played by a test.
 
@@ -258,14 +266,16 @@ class ScriptedPeer:
         window: tuple[int, int] | None = None,
         maximum_length: int = 16_384,
         results: Mapping[str, int] | None = None,
-        roles: bool = True,
+        roles: bool | tuple[bool, bool] = True,
+        extended_negotiation: Mapping[str, bytes] | None = None,
     ) -> pdu.AssociateRQ:
         """Receive an A-ASSOCIATE-RQ and accept it; return the request.
 
         :param transfer_syntax: what to accept each context with; ``None`` is the first that it proposes.
         :param window: the asynchronous operations window to answer.
         :param results: results other than 0 by abstract syntax.
-        :param roles: answer role selection as it was proposed.
+        :param roles: answer role selection as it was proposed, or not at all, or with these: (SCU, SCP).
+        :param extended_negotiation: answers to SOP class extended negotiation by SOP class UID.
         """
         received = await self.expect(1)
         request = pdu.decode(1, received[6:])
@@ -292,7 +302,11 @@ class ScriptedPeer:
                 async_operations=None
                 if window is None
                 else pdu.AsyncOperationsWindow(invoked=window[0], performed=window[1]),
-                roles=request.user_information.roles if roles else (),
+                roles=_grant(request.user_information.roles, roles),
+                extended_negotiation=tuple(
+                    pdu.ExtendedNegotiation(sop_class_uid=uid, information=information)
+                    for uid, information in (extended_negotiation or {}).items()
+                ),
             ),
         )
         await self.send(pdu.encode(accept))

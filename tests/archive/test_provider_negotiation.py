@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncdicom import Association, StatusError, sop
+from asyncdicom import Association, StatusError, StorageNegotiation, sop
 from asyncdicom.archive import Archive
 
 from .corpus import instance
@@ -48,11 +48,13 @@ ANSWERS: list[tuple[tuple[str, ...], bytes, bytes | None]] = [
     (sop.FIND, b"\x00\x01", b"\x00\x01"),
     (sop.FIND, b"\x01\x01\x01", b"\x01\x01\x01"),
     (sop.FIND, b"\x01\x01\x01\x01\x01", b"\x01\x01\x01\x01\x00"),
-    (sop.FIND, b"\x01\x00\x01\x00\x01\x01\x01", b"\x01\x00\x01\x00\x00"),
+    (sop.FIND, b"\x01\x00\x01\x00\x01\x01\x01", b"\x01\x00\x01\x00\x00\x01\x00"),
+    (sop.FIND, b"\x01\x00\x00\x00\x00\x00\x00\x01\x01", b"\x01\x00\x00\x00\x00\x00\x00"),
     (sop.FIND, b"\x02\xff", b"\x00\x00"),
     ((*sop.MOVE, *sop.GET), b"\x01", b"\x01"),
     ((*sop.MOVE, *sop.GET), b"\x01\x01", b"\x01\x00"),
     ((*sop.MOVE, *sop.GET), b"\x00", b"\x00"),
+    ((*sop.MOVE, *sop.GET), b"\x01\x01\x01", b"\x01\x00"),
 ]
 #: They have a single level, and nothing to be relational about.
 COMPOSITE = {
@@ -68,6 +70,14 @@ async def test_what_is_proposed_and_supported_is_answered(
 ) -> None:
     async with associated(archive, extended_negotiation=dict.fromkeys(classes, proposed)) as association:
         assert association.extended_negotiation == {uid: answer for uid in classes if uid not in COMPOSITE}
+
+
+async def test_it_says_that_all_is_stored_and_comes_back_as_it_was(archive: Archive) -> None:
+    classes = (sop.CT_IMAGE_STORAGE, sop.BASIC_TEXT_SR_STORAGE)
+    proposed = dict.fromkeys(classes, StorageNegotiation())
+    async with associated(archive, extended_negotiation=proposed) as association:
+        answers = association.extended_negotiation
+        assert answers == dict.fromkeys(classes, StorageNegotiation(level=2, digital_signature=3, element_coercion=0))
 
 
 async def test_what_is_not_proposed_is_not_answered(archive: Archive) -> None:
@@ -135,6 +145,6 @@ async def test_dates_and_times_are_those_of_the_time_zone_of_the_query(archive: 
 
 
 def test_nothing_is_claimed_for_what_has_no_levels(tmp_path: Path) -> None:
-    claimed = set(Archive(tmp_path).services.extended_negotiation)
+    claimed = set(Archive(tmp_path).services.extended_negotiation) - set(sop.STORAGE)
     assert claimed == {*sop.FIND, *sop.MOVE, *sop.GET} - COMPOSITE
     assert set(QUERY_RETRIEVE) >= claimed
