@@ -55,6 +55,7 @@ _HOMES = {
     "UserIdentity": "settings",
     "cleanup": "cancellation",
     "connect": "client",
+    "listen": "listening",
     "retrieve": "retrieval",
     "serve": "server",
 }
@@ -109,6 +110,7 @@ __all__ = [
     "dataset",
     "exceptions",
     "instrument",
+    "listen",
     "protocol",
     "retrieve",
     "serve",
@@ -140,6 +142,7 @@ if TYPE_CHECKING:
         StatusError,
     )
     from .instances import Instance
+    from .listening import listen
     from .operations import Find, Get, Move, Progress, Response
     from .pool import AssociationPool
     from .protocol.negotiation import PresentationContext

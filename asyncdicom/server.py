@@ -43,6 +43,7 @@ from .exceptions import (
     LocalProtocolError,
     OperationTimeout,
 )
+from .listening import listen
 from .protocol import negotiation, pdu
 from .protocol.dimse import Dimse
 from .protocol.states import State
@@ -52,7 +53,7 @@ from .proxy_protocol import Networks, read_proxy_header
 from .requests import Request
 from .services.registry import Environment, Services, call
 from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, Timeouts, UserIdentity, validate_ae_title
-from .transport import Listener, StreamTransport, Transport, listen, start_tls, wrap_socket
+from .transport import Listener, StreamTransport, Transport, start_tls, wrap_socket
 
 if TYPE_CHECKING:
     import ssl as _ssl
@@ -201,12 +202,7 @@ class Server:
             raise LocalProtocolError("a server is entered once; make another one")
         sockets = self._sockets
         if sockets is None:
-            try:
-                sockets = await anyio.to_thread.run_sync(
-                    partial(listen, self.address.host, self.address.port, reuse_port=self._reuse_port)
-                )
-            except OSError as exc:
-                raise ConnectError(f"cannot listen on {self.address}: {(exc.strerror or str(exc)).lower()}") from exc
+            sockets = await anyio.to_thread.run_sync(partial(listen, self.address, reuse_port=self._reuse_port))
         for sock in sockets:
             sock.setblocking(False)
         self._listener = Listener(sockets)
@@ -317,6 +313,20 @@ class Server:
         finally:
             await transport.aclose()
 
+    async def serve_socket(self, sock: socket.socket) -> None:
+        """Serve one connected socket to its end, as if it had been accepted; it is closed then.
+
+        For programs that accept connections elsewhere, in another process for example.
+        """
+        sock.setblocking(False)
+        try:
+            transport = await wrap_socket(sock)
+        except OSError as exc:
+            logger.debug("a connection was lost before it was served: %s", exc)
+            sock.close()
+            return
+        await self._serve(transport)
+
     # Connections.
 
     async def _accept_on(self, sock: socket.socket) -> None:
@@ -325,19 +335,10 @@ class Server:
         connections = self._listener.accept(sock)
         try:
             async for connection in connections:
-                self._tasks.start_soon(self._serve_socket, connection)
+                self._tasks.start_soon(self.serve_socket, connection)
         finally:
             with CancelScope(shield=True):
                 await connections.aclose()  # type: ignore[attr-defined]
-
-    async def _serve_socket(self, sock: socket.socket) -> None:
-        try:
-            transport = await wrap_socket(sock)
-        except OSError as exc:
-            logger.debug("a connection was lost before it was served: %s", exc)
-            sock.close()
-            return
-        await self._serve(transport)
 
     async def _serve(self, transport: Transport) -> None:
         """Serve one connection, whatever happens on it."""

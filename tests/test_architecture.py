@@ -28,7 +28,7 @@ LAYERS = (
     ("protocol.dimse",),
     # The sans-IO line.
     ("transport", "_deflate"),
-    ("proxy_protocol",),
+    ("proxy_protocol", "listening"),
     ("_elements",),
     ("_part10",),
     ("_files",),
