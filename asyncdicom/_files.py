@@ -14,7 +14,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Protocol
 
-from ._part10 import FIRST_READ, OPEN_READ, FileHead, StrPath, head_of, read_at, size_of
+from ._part10 import FIRST_READ, NOWAIT, OPEN_READ, FileHead, StrPath, head_of, read_at, read_into_at_once, size_of
 
 __all__ = ["BytesSource", "FileSink", "FileSource", "Source", "StreamSource", "is_temporary", "save"]
 
@@ -131,22 +131,24 @@ class FileSource:
         self._end = head.size
 
     @classmethod
-    def open(cls, path: StrPath, *, preload: bool = True) -> FileSource:
+    def open(cls, path: StrPath, *, preload: bool = True, wait: bool = True) -> FileSource:
         """Open a file and judge its head; see :func:`read_file_head` for what is tolerated.
 
         :param preload: read small data sets now. Otherwise they are read like others, straight into their place.
+        :param wait: wait for the disk, if need be. Otherwise :class:`BlockingIOError` is raised, as far as the system can
+            tell; also for a symbolic link, which may lead to another disk.
         :raises DataSetError: it is not a DICOM file.
         :raises OSError: it cannot be read.
         """
-        fd = os.open(path, OPEN_READ)
+        fd = os.open(path, OPEN_READ) if wait else _open_at_once(path)
         keep = False
         try:
             size = size_of(fd, path)
             # A small file takes one system call, its head included.
-            first = read_at(fd, size if preload and size <= SMALL + FIRST_READ else FIRST_READ, 0)
+            first = read_at(fd, size if preload and size <= SMALL + FIRST_READ else FIRST_READ, 0, wait=wait)
             if len(first) < size and len(first) != FIRST_READ:
                 size = len(first)  # it shrank since
-            head = head_of(fd, path, size, first)
+            head = head_of(fd, path, size, first, wait=wait)
             if preload and len(first) == size:
                 return cls(head, -1, BytesSource(memoryview(first)[head.data_set_offset :]))
             keep = True
@@ -155,9 +157,11 @@ class FileSource:
             if not keep:
                 os.close(fd)
 
-    def read_into(self, views: Sequence[memoryview]) -> int:
+    def read_into(self, views: Sequence[memoryview], *, wait: bool = True) -> int:
         """Fill *views* one after the other; return the bytes read, less than fit only at the end of the data set.
 
+        :param wait: wait for the disk, if need be. Otherwise :class:`BlockingIOError` is raised, as far as the system can
+            tell, and the next call reads the same.
         :raises OSError: the file cannot be read.
         :raises ValueError: the source is closed.
         """
@@ -165,6 +169,14 @@ class FileSource:
             return self._small.read_into(views)
         if self._fd < 0:
             raise ValueError("the source is closed")
+        begin = self._position
+        try:
+            return self._read_into(views, wait)
+        except BaseException:
+            self._position = begin
+            raise
+
+    def _read_into(self, views: Sequence[memoryview], wait: bool) -> int:
         begin = self._position
         for batch in _batches(views):
             while batch:
@@ -175,7 +187,7 @@ class FileSource:
                     wanted = left
                 if wanted == 0:
                     break
-                step = self._read_batch(batch)
+                step = self._read_batch(batch, wait)
                 if step == 0:  # the file has shrunk
                     return self._position - begin
                 self._position += step
@@ -184,7 +196,9 @@ class FileSource:
                 batch = _without(batch, step)
         return self._position - begin
 
-    def _read_batch(self, batch: list[memoryview]) -> int:
+    def _read_batch(self, batch: list[memoryview], wait: bool) -> int:
+        if not wait and NOWAIT:
+            return read_into_at_once(self._fd, batch, self._position)
         if hasattr(os, "preadv"):
             return os.preadv(self._fd, batch, self._position)
         part = read_at(self._fd, len(batch[0]), self._position)
@@ -207,6 +221,19 @@ class FileSource:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open_at_once(path: StrPath) -> int:
+    """Open a file that is itself where its name is.
+
+    :raises BlockingIOError: it is a symbolic link.
+    """
+    try:
+        return os.open(path, OPEN_READ | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as exc:
+        if exc.errno != errno.ELOOP:
+            raise
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fspath(path))
 
 
 def _batches(views: Iterable[memoryview]) -> Iterator[list[memoryview]]:

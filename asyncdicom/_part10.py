@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import error, unpack_from
 
@@ -30,6 +32,9 @@ _LAST_READ = 1 << 20
 
 # Not blocking, so that a named pipe in a folder that somebody sends does not hold the thread for ever.
 OPEN_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+#: Linux: do not wait for the disk. 0 where there is no such thing.
+NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 StrPath = str | os.PathLike[str]
 
@@ -209,11 +214,16 @@ def size_of(fd: int, path: StrPath) -> int:
     return status.st_size
 
 
-def read_at(fd: int, size: int, offset: int) -> bytes:
-    """Read *size* bytes at *offset*, less only where the file ends."""
+def read_at(fd: int, size: int, offset: int, *, wait: bool = True) -> bytes:
+    """Read *size* bytes at *offset*, less only where the file ends.
+
+    :param wait: wait for the disk, if need be; otherwise :class:`BlockingIOError` is raised where the system can tell.
+    """
     parts = []
     while size > 0:
-        if hasattr(os, "pread"):
+        if not wait and NOWAIT:
+            part = _read_at_once(fd, size, offset)
+        elif hasattr(os, "pread"):
             part = os.pread(fd, size, offset)
         else:
             os.lseek(fd, offset, os.SEEK_SET)
@@ -226,13 +236,31 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def head_of(fd: int, path: StrPath, size: int, head: bytes) -> FileHead:
+def _read_at_once(fd: int, size: int, offset: int) -> bytes:
+    buffer = bytearray(size)
+    return bytes(memoryview(buffer)[: read_into_at_once(fd, [buffer], offset)])
+
+
+def read_into_at_once(fd: int, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
+    """Fill *buffers* with what is in memory of the file.
+
+    :raises BlockingIOError: nothing is; the disk would have to be waited for.
+    """
+    try:
+        return os.preadv(fd, buffers, offset, NOWAIT)
+    except OSError as exc:
+        if exc.errno != errno.EOPNOTSUPP:
+            raise
+    return os.preadv(fd, buffers, offset)  # a file system in memory, or one that cannot tell
+
+
+def head_of(fd: int, path: StrPath, size: int, head: bytes, *, wait: bool = True) -> FileHead:
     """Judge a file by its first bytes, reading more of them while that could help."""
     while True:
         result, more = _judge(head, size)
         if not more or len(head) >= _LAST_READ:
             break
-        longer = head + read_at(fd, max(len(head), FIRST_READ) * 15, len(head))
+        longer = head + read_at(fd, max(len(head), FIRST_READ) * 15, len(head), wait=wait)
         if len(longer) == len(head):
             break
         head = longer

@@ -27,7 +27,7 @@ import anyio
 from anyio import CancelScope
 
 from . import dataset as _dataset
-from . import instrument, sop, threads
+from . import disk, instrument, sop, threads
 from .connection import Box, Connection, IncomingDataSet, current_task
 from .exceptions import (
     AssociationAborted,
@@ -766,15 +766,18 @@ class Association(Connection):
                 )
                 ready.lay_out(self.core.layout, message)
 
-            if isinstance(what, Instance) and what.in_memory:
-                prepared = prepare(what, choose, bulk_data=bulk_data, compose=compose)
+            ready = partial(prepare, what, choose, bulk_data=bulk_data, compose=compose)
+            path = what if isinstance(what, str | os.PathLike) else what.path if isinstance(what, Instance) else None
+            folder = None if path is None else os.path.dirname(path)
+            if folder is not None:
+                prepared = await disk.run(folder, partial(ready, wait=False), ready, PreparedInstance.close)
+            elif isinstance(what, Instance) and what.in_memory:
+                prepared = ready()
             else:
-                prepared = await threads.run(
-                    partial(prepare, what, choose, bulk_data=bulk_data, compose=compose), PreparedInstance.close
-                )
+                prepared = await threads.run(ready, PreparedInstance.close)
             exchange.context = prepared.context
             assert message is not None
-            await self._send_request(exchange, message, prepared.buffers or SourceOutgoing(prepared.source))
+            await self._send_request(exchange, message, prepared.buffers or SourceOutgoing(prepared.source, folder))
             await self._wait_exchange(exchange)
             response = self._take(exchange)
         except BaseException:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from . import dataset as _dataset
-from . import sop, threads
+from . import disk, sop, threads
 from .connection import IncomingDataSet
 from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, part10_head, save
 from .exceptions import DataSetError, LocalProtocolError
@@ -34,6 +34,9 @@ __all__ = ["Instance", "PreparedInstance", "ReceivedData", "ReceivedInstance", "
 #: Bytes that are gathered before a worker thread writes them; a hop costs more than 100 µs.
 _HOP = 1 << 20
 
+#: Bytes that are gathered before they are written where no hop is needed.
+_WRITE = 96 << 10
+
 #: 0xC211, "unable to process": the body of a loop over instances, or a C-STORE handler, failed.
 _UNABLE_TO_PROCESS = Status(0xC211)
 
@@ -41,14 +44,15 @@ T = TypeVar("T")
 
 
 class SourceOutgoing:
-    """A :class:`~asyncdicom.dataset.Source` as something to send: in memory it is copied, files are read in threads.
+    """A :class:`~asyncdicom.dataset.Source` as something to send: in memory it is copied; see :mod:`.disk` for files.
 
     A data set of odd length, as some deflated files have it, gets the NUL byte at its end that PS3.5 A.5 and the even
     fragments of PS3.8 Table 9-23 ask for.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, folder: str | None = None) -> None:
         self._source = source
+        self._folder = folder
         self._in_memory = isinstance(source, BytesSource) or getattr(source, "_small", None) is not None
         size = source.size
         self._odd = bool(size and size % 2)
@@ -70,7 +74,7 @@ class SourceOutgoing:
         if self._in_memory:
             got = self._source.read_into(gaps)
         else:
-            got = await self._hop(partial(self._source.read_into, gaps))
+            got = await self._hop(partial(self._source.read_into, gaps), wanted)
         if self._odd and wanted == self._left:
             gaps[-1][-1] = 0
             got += 1
@@ -97,11 +101,14 @@ class SourceOutgoing:
         buffer = bytearray(limit)
         return bytes(buffer[: self._source.read_into([memoryview(buffer)])])
 
-    async def _hop(self, call: Callable[[], T]) -> T:
+    async def _hop(self, call: Callable[..., T], size: int | None = None) -> T:
         if self._interrupted:
             raise OSError("a read was interrupted")
         self._interrupted = True
-        result = await threads.run(call)
+        if size is not None and size <= disk.AT_ONCE and self._folder is not None and type(self._source) is FileSource:
+            result = await disk.run(self._folder, partial(call, wait=False), call)
+        else:
+            result = await threads.run(call)
         self._interrupted = False
         return result
 
@@ -113,6 +120,7 @@ class Instance:
     :ivar sop_instance_uid: its SOP Instance UID.
     :ivar transfer_syntax_uid: how its data set is encoded.
     :ivar in_memory: whether opening it does no IO.
+    :ivar path: the file that holds it, if :meth:`open_source` opens nothing else.
 
     Make one with :meth:`from_file`, :meth:`from_bytes` or :meth:`from_dataset`; C-GET operations yield them.
     """
@@ -129,6 +137,7 @@ class Instance:
         self.transfer_syntax_uid = transfer_syntax_uid
         self._open_source = open_source
         self.in_memory = False
+        self.path: str | None = None
 
     @classmethod
     def from_file(
@@ -149,7 +158,9 @@ class Instance:
             sop_class_uid = sop_class_uid or head.sop_class_uid
             sop_instance_uid = sop_instance_uid or head.sop_instance_uid
             transfer_syntax_uid = transfer_syntax_uid or head.transfer_syntax_uid
-        return cls(sop_class_uid, sop_instance_uid, transfer_syntax_uid, partial(FileSource.open, path, preload=False))
+        instance = cls(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+        instance.path = os.fspath(path)
+        return instance
 
     @classmethod
     def from_bytes(cls, data: bytes, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Instance:
@@ -180,6 +191,8 @@ class Instance:
 
         :raises OSError: it cannot be read.
         """
+        if self.path is not None:
+            return FileSource.open(self.path, preload=False)
         if self._open_source is None:
             raise LocalProtocolError("this instance is still on the wire; it has no data of its own")
         return self._open_source()
@@ -189,13 +202,19 @@ class Instance:
 
 
 class PreparedInstance:
-    """An instance opened and matched with an accepted presentation context, ready to be sent."""
+    """An instance opened and matched with an accepted presentation context, ready to be sent.
 
-    def __init__(self, sop_class_uid: str, sop_instance_uid: str, context: AcceptedContext, source: Source) -> None:
+    :ivar wait: whether this happens in a worker thread, where reading may wait for the disk.
+    """
+
+    def __init__(
+        self, sop_class_uid: str, sop_instance_uid: str, context: AcceptedContext, source: Source, *, wait: bool
+    ) -> None:
         self.sop_class_uid = sop_class_uid
         self.sop_instance_uid = sop_instance_uid
         self.context = context
         self.source = source
+        self.wait = wait
         self.buffers: list[memoryview] | None = None
 
     def close(self) -> None:
@@ -208,8 +227,11 @@ class PreparedInstance:
         :raises OSError: the file cannot be read, or has become shorter.
         """
         size = self.source.size
-        if size is None or size > _HOP:
+        if size is None or size > (_HOP if self.wait else disk.AT_ONCE):
             return
+        read: Callable[[list[memoryview]], int] = self.source.read_into
+        if not self.wait and isinstance(self.source, FileSource):
+            read = partial(self.source.read_into, wait=False)
         context_id = self.context.context_id
         prefix = layout.command(context_id, encode(message, has_data_set=True))
         left = size + size % 2  # a NUL byte makes it even
@@ -218,7 +240,7 @@ class PreparedInstance:
             take = min(left, layout.buffer_payload)
             left -= take
             buffer, gaps = layout.place(context_id, take, last=not left, prefix=prefix)
-            if self.source.read_into(gaps) != take - (size % 2 if not left else 0):
+            if read(gaps) != take - (size % 2 if not left else 0):
                 raise OSError("the file became shorter while it was being read")
             buffers.append(buffer)
             prefix = bytearray()
@@ -236,6 +258,7 @@ def prepare(
     *,
     bulk_data: bool = True,
     compose: Compose | None = None,
+    wait: bool = True,
 ) -> PreparedInstance:
     """Open what is to be stored and choose a context for it. To be called in a worker thread.
 
@@ -243,18 +266,23 @@ def prepare(
         raises what the caller wants to see when there is none.
     :param bulk_data: ``False`` leaves out what PS3.4 Z.1.3 lists.
     :param compose: called with the result, to lay out its message while the file is at hand.
+    :param wait: ``False`` raises :class:`BlockingIOError` where the disk would have to be waited for, so that this can be
+        called in the event loop, for a file.
     :raises DataSetError: not a DICOM file, or not a storable data set.
     :raises OSError: the file cannot be read.
     """
     if isinstance(what, str | os.PathLike):
-        source: Source = FileSource.open(what, preload=False)
+        source: Source = FileSource.open(what, preload=False, wait=wait)
         assert isinstance(source, FileSource)
         head = source.head
         sop_class, sop_instance, syntax = head.sop_class_uid, head.sop_instance_uid, head.transfer_syntax_uid
         name: object = os.fspath(what)
     else:
         instance = what if isinstance(what, Instance) else Instance.from_dataset(what)
-        source = instance.open_source()
+        if instance.path is not None:
+            source = FileSource.open(instance.path, preload=False, wait=wait)
+        else:
+            source = instance.open_source()
         sop_class, sop_instance = instance.sop_class_uid, instance.sop_instance_uid
         syntax = instance.transfer_syntax_uid
         name = "the data set"
@@ -268,7 +296,7 @@ def prepare(
                 source = StreamSource(_dataset.convert(source, syntax, context.transfer_syntax))
         elif convert:
             source = StreamSource(_dataset.convert(source, syntax, context.transfer_syntax))
-        prepared = PreparedInstance(sop_class, sop_instance, context, source)
+        prepared = PreparedInstance(sop_class, sop_instance, context, source, wait=wait)
         if compose is not None:
             compose(prepared)
     except BaseException:
@@ -399,23 +427,27 @@ class ReceivedData:
         self._begin()
         path = os.fspath(path)
         head = self.part10_head()
+        folder = os.path.dirname(path)
         pieces: list[memoryview] = []
         size = 0
         sink: _Sink | None = None
+        write: Callable[[], object]
         try:
             while (piece := await self._next()) is not None:
                 pieces.append(piece)
                 size += len(piece)
-                if size >= _HOP and not self._ended():
+                if size >= _WRITE and (size >= _HOP or disk.quick(folder)) and not self._ended():
                     if sink is None:
                         sink = _Sink(path, head)
-                    await threads.run(partial(sink.write, pieces))
+                    write = partial(sink.write, pieces)
+                    await disk.run(folder, write if size <= disk.AT_ONCE else None, write)
                     pieces = []
                     size = 0
             if sink is None:
-                await threads.run(partial(save, path, head, pieces, sync=sync, replace=replace))
+                write = partial(save, path, head, pieces, sync=sync, replace=replace)
             else:
-                await threads.run(partial(sink.finish, pieces, sync, replace))
+                write = partial(sink.finish, pieces, sync, replace)
+            await disk.run(folder, write if size <= disk.AT_ONCE and not sync else None, write)
         except BaseException as exc:
             self.failure = exc
             if sink is not None:

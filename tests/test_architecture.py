@@ -27,7 +27,7 @@ LAYERS = (
     ("protocol.upper_layer",),
     ("protocol.dimse",),
     # The sans-IO line.
-    ("transport", "_deflate"),
+    ("transport", "_deflate", "disk"),
     ("proxy_protocol", "listening"),
     ("_elements",),
     ("_part10",),
