@@ -25,6 +25,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .operations import Response
     from .status import Status
 
@@ -182,18 +184,27 @@ class StatusError(DicomNetworkError):
     """A DIMSE operation ended with a failure status (PS3.7 Annex C).
 
     Verbs raise it for a failure status of the peer; handlers raise it to answer one:
-    ``raise StatusError(0xA700, "disk full")``.
+    ``raise StatusError(0xA700, "disk full")``, ``raise StatusError(0xA900, "no level", offending_elements=[0x00080052])``.
 
     :ivar status: the :class:`asyncdicom.Status`.
     :ivar comment: the Error Comment (0000,0902), or ``None``.
     :ivar response: the whole response, when a peer sent it.
+    :ivar offending_elements: the tags of Offending Element (0000,0901).
     """
 
-    def __init__(self, status: int, comment: str | None = None, response: Response | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        comment: str | None = None,
+        response: Response | None = None,
+        *,
+        offending_elements: Iterable[int] = (),
+    ) -> None:
         from .status import Status
 
         self.status: Status = Status(status)
         self.comment = comment
         self.response = response
+        self.offending_elements = tuple(offending_elements) or (() if response is None else response.offending_element)
         text = f"status {self.status:#06x} ({self.status.meaning})"
         super().__init__(f"{text}: {comment}" if comment else text)

@@ -71,12 +71,11 @@ class FrameError(StatusError):
 
     :ivar status: 0xAA00 to 0xAA04.
     :ivar comment: for Error Comment (0000,0902).
-    :ivar offending_elements: tags for Offending Element (0000,0901); with 0xAA04 only.
+    :ivar offending_elements: tags for Offending Element (0000,0901); with 0xAA04 only (PS3.4 Table Y.4-1).
     """
 
     def __init__(self, status: Status, comment: str, offending_elements: tuple[int, ...] = ()) -> None:
-        super().__init__(status, comment)
-        self.offending_elements = offending_elements
+        super().__init__(status, comment, offending_elements=offending_elements)
 
 
 def _invalid(comment: str, *tags: int) -> FrameError:

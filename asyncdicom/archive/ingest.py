@@ -53,10 +53,14 @@ OnDuplicate = Literal["refuse", "keep", "replace"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How the C-STORE of an instance is answered."""
+    """How the C-STORE of an instance is answered.
+
+    :ivar offending: the tag of the element that is to blame, if one is.
+    """
 
     status: Status
     comment: str | None = None
+    offending: int | None = None
 
 
 _ACCEPTED = Answer(SUCCESS)
@@ -128,7 +132,7 @@ class Arrival:
                 new = NewInstance(attributes=attributes, transfer_syntax_uid=syntax, path="", size=self._size)
             except IdentifierError as exc:
                 if len(self._data) < _HEAD or SOP_INSTANCE_UID not in attributes:
-                    return self._refuse(Answer(IDENTIFIER_MISMATCH, str(exc)))
+                    return self._refuse(Answer(IDENTIFIER_MISMATCH, str(exc), exc.tag))
                 new = None  # perhaps they come late
             uid = attributes[SOP_INSTANCE_UID].value
             if not isinstance(uid, str) or not safe_uid(uid := uid.strip(" \0")):
@@ -233,7 +237,7 @@ class Ingest:
             kept = _Kept(new or self._describe(name, transfer_syntax_uid), command)
         except IdentifierError as exc:
             self.files.discard(name)
-            return Answer(IDENTIFIER_MISMATCH, str(exc))
+            return Answer(IDENTIFIER_MISMATCH, str(exc), exc.tag)
         except BaseException:
             self.files.discard(name)
             raise

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
-from pydicom.dataset import Dataset
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import (
@@ -277,7 +276,7 @@ class Archive:
             arrival.abort()
             raise
         if answer.comment is not None:
-            raise StatusError(answer.status, answer.comment)
+            raise StatusError(answer.status, answer.comment, offending_elements=_offending(answer.offending))
         return answer.status
 
     def _finish(self, arrival: Arrival, chunks: Sequence[bytes]) -> Answer:
@@ -305,7 +304,7 @@ class Archive:
                 for identifier in page:
                     yield status, identifier
 
-    async def _retrieve(self, request: RetrieveRequest) -> AsyncIterator[Instance | tuple[Dataset, None]]:
+    async def _retrieve(self, request: RetrieveRequest) -> AsyncIterator[Instance]:
         index, files, _ = self._opened()
         agreed = RetrieveNegotiation.read(request.association.extended_negotiation.get(request.sop_class_uid, b""))
         lease = self._leases.begin()
@@ -328,8 +327,6 @@ class Archive:
                     total -= len(page)
                     if total <= 0:  # what has been stored meanwhile was not asked for
                         break
-        except FrameError as exc:
-            yield _frame_status(exc), None
         finally:
             self._leases.end(lease)
             if self._leases.has_expired():
@@ -375,16 +372,6 @@ def _extract(index: Index, files: Files, row: InstanceRow, frames: FrameSelectio
     return Instance(made.sop_class_uid, made.sop_instance_uid, made.transfer_syntax_uid, made.open_source)
 
 
-def _frame_status(exc: FrameError) -> Dataset:
-    """Return what a retrieval of frames is answered, as a handler yields it."""
-    status = Dataset()
-    status.Status = int(exc.status)
-    status.ErrorComment = exc.comment
-    if exc.offending_elements:
-        status.OffendingElement = list(exc.offending_elements)
-    return status
-
-
 def _open_stored(index: Index, files: Files, row: InstanceRow) -> Source:
     """Open a stored instance; one that is not as it was stored is never served."""
     try:
@@ -423,6 +410,10 @@ def _is_known(index: Index, sop_instance_uid: str, name: str) -> bool:
     return row is not None and row.path == name
 
 
+def _offending(tag: int | None) -> tuple[int, ...]:
+    return () if tag is None else (tag,)
+
+
 def _supported(ours: bytes, proposed: bytes) -> bytes:
     """Answer an extended negotiation: what was proposed and is supported, in as many bytes as were proposed."""
     return bytes(int(want == 1 and have == 1) for want, have in zip(proposed, ours, strict=False))
@@ -444,7 +435,7 @@ def _parse_find(request: FindRequest, semantics: Semantics) -> Query:
         if not semantics.relational:
             check_hierarchy(identifier, model)
     except IdentifierError as exc:
-        raise StatusError(IDENTIFIER_MISMATCH, str(exc)) from None
+        raise StatusError(IDENTIFIER_MISMATCH, str(exc), offending_elements=_offending(exc.tag)) from None
     return query
 
 
@@ -462,7 +453,7 @@ def _parse_retrieve(request: RetrieveRequest, *, relational: bool) -> tuple[Quer
             return query, None
         check_unique(identifier, UNIQUE[Level.IMAGE], single=True)
     except IdentifierError as exc:
-        raise StatusError(IDENTIFIER_MISMATCH, str(exc)) from None
+        raise StatusError(IDENTIFIER_MISMATCH, str(exc), offending_elements=_offending(exc.tag)) from None
     return query, parse_frames(identifier)
 
 

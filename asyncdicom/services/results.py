@@ -94,7 +94,7 @@ def failure(message: type[Message], exc: Exception, *, sub_operations: bool | No
     """
     digit = _DIGITS.get(message)
     if isinstance(exc, StatusError):
-        return Outcome(exc.status, printable(exc.comment) if exc.comment else None)
+        return Outcome(exc.status, printable(exc.comment) if exc.comment else None, exc.offending_elements or None)
     if isinstance(exc, DataSetError) and digit is not None:
         logger.warning("a data set of a %s cannot be decoded", message.__name__)
         return Outcome(Status(0xC010 + (digit << 8)), "the data set cannot be decoded")

@@ -172,41 +172,59 @@ async def test_a_pending_status_tells_whether_all_keys_are_supported(
 
 # What is wrong with an identifier
 
-MISMATCHES: list[tuple[str, dict[str, Any]]] = [
-    (sop.PATIENT_ROOT_FIND, {"PatientID": "P1"}),
-    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "", "PatientID": "P1"}),
-    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "WORLD", "PatientID": "P1"}),
-    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": ""}),
-    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "STUDY", "PatientID": "P*"}),
-    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "SERIES", "PatientID": "P1"}),
-    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "SERIES", "PatientID": "P1", "StudyInstanceUID": "1.2.*"}),
-    (sop.STUDY_ROOT_FIND, {"QueryRetrieveLevel": "PATIENT", "PatientID": "P1"}),
-    (sop.STUDY_ROOT_FIND, {"QueryRetrieveLevel": "IMAGE", "StudyInstanceUID": uid(1)}),
-    (sop.STUDY_ROOT_FIND, {"QueryRetrieveLevel": "SERIES", "StudyInstanceUID": [uid(1), uid(2)]}),
-    (sop.STUDY_ROOT_FIND, {"QueryRetrieveLevel": "FRAME", "StudyInstanceUID": uid(1)}),
-    (sop.PATIENT_STUDY_ONLY_FIND, {"QueryRetrieveLevel": "SERIES", "PatientID": "P1", "StudyInstanceUID": uid(1)}),
-    (sop.PATIENT_ROOT_GET, {"QueryRetrieveLevel": "PATIENT", "PatientID": ""}),
-    (sop.PATIENT_ROOT_GET, {"QueryRetrieveLevel": "PATIENT", "PatientID": "*"}),
-    (sop.PATIENT_ROOT_GET, {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": uid(1)}),
-    (sop.STUDY_ROOT_GET, {"QueryRetrieveLevel": "STUDY"}),
-    (sop.STUDY_ROOT_GET, {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": "1.2.*"}),
-    (sop.STUDY_ROOT_GET, {"StudyInstanceUID": uid(1)}),
-    (sop.STUDY_ROOT_GET, {"QueryRetrieveLevel": "SERIES", "SeriesInstanceUID": uid(1, 1)}),
-    (sop.PATIENT_STUDY_ONLY_GET, {"QueryRetrieveLevel": "IMAGE", "PatientID": "P1", "SOPInstanceUID": uid(1, 1, 1)}),
-    (sop.COMPOSITE_INSTANCE_ROOT_GET, {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": uid(1)}),
-    (sop.COMPOSITE_INSTANCE_ROOT_GET, {"QueryRetrieveLevel": "IMAGE"}),
-    (sop.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET, {"QueryRetrieveLevel": "FRAME", "SOPInstanceUID": uid(1, 1, 1)}),
+#: The model, the keys, and the element that is to blame.
+MISMATCHES: list[tuple[str, dict[str, Any], int]] = [
+    (sop.PATIENT_ROOT_FIND, {"PatientID": "P1"}, 0x00080052),
+    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "", "PatientID": "P1"}, 0x00080052),
+    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "WORLD", "PatientID": "P1"}, 0x00080052),
+    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": ""}, 0x00100020),
+    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "STUDY", "PatientID": "P*"}, 0x00100020),
+    (sop.PATIENT_ROOT_FIND, {"QueryRetrieveLevel": "SERIES", "PatientID": "P1"}, 0x0020000D),
+    (
+        sop.PATIENT_ROOT_FIND,
+        {"QueryRetrieveLevel": "SERIES", "PatientID": "P1", "StudyInstanceUID": "1.2.*"},
+        0x0020000D,
+    ),
+    (sop.STUDY_ROOT_FIND, {"QueryRetrieveLevel": "PATIENT", "PatientID": "P1"}, 0x00080052),
+    (sop.STUDY_ROOT_FIND, {"QueryRetrieveLevel": "IMAGE", "StudyInstanceUID": uid(1)}, 0x0020000E),
+    (sop.STUDY_ROOT_FIND, {"QueryRetrieveLevel": "SERIES", "StudyInstanceUID": [uid(1), uid(2)]}, 0x0020000D),
+    (sop.STUDY_ROOT_FIND, {"QueryRetrieveLevel": "FRAME", "StudyInstanceUID": uid(1)}, 0x00080052),
+    (
+        sop.PATIENT_STUDY_ONLY_FIND,
+        {"QueryRetrieveLevel": "SERIES", "PatientID": "P1", "StudyInstanceUID": uid(1)},
+        0x00080052,
+    ),
+    (sop.PATIENT_ROOT_GET, {"QueryRetrieveLevel": "PATIENT", "PatientID": ""}, 0x00100020),
+    (sop.PATIENT_ROOT_GET, {"QueryRetrieveLevel": "PATIENT", "PatientID": "*"}, 0x00100020),
+    (sop.PATIENT_ROOT_GET, {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": uid(1)}, 0x00100020),
+    (sop.STUDY_ROOT_GET, {"QueryRetrieveLevel": "STUDY"}, 0x0020000D),
+    (sop.STUDY_ROOT_GET, {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": "1.2.*"}, 0x0020000D),
+    (sop.STUDY_ROOT_GET, {"StudyInstanceUID": uid(1)}, 0x00080052),
+    (sop.STUDY_ROOT_GET, {"QueryRetrieveLevel": "SERIES", "SeriesInstanceUID": uid(1, 1)}, 0x0020000D),
+    (
+        sop.PATIENT_STUDY_ONLY_GET,
+        {"QueryRetrieveLevel": "IMAGE", "PatientID": "P1", "SOPInstanceUID": uid(1, 1, 1)},
+        0x00080052,
+    ),
+    (sop.COMPOSITE_INSTANCE_ROOT_GET, {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": uid(1)}, 0x00080052),
+    (sop.COMPOSITE_INSTANCE_ROOT_GET, {"QueryRetrieveLevel": "IMAGE"}, 0x00080018),
+    (
+        sop.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET,
+        {"QueryRetrieveLevel": "FRAME", "SOPInstanceUID": uid(1, 1, 1)},
+        0x00080052,
+    ),
 ]
 
 
-@pytest.mark.parametrize(("model", "keys"), MISMATCHES, ids=[f"{n}" for n in range(len(MISMATCHES))])
-async def test_an_identifier_that_does_not_fit_the_model_is_a900(
-    archive: Archive, model: str, keys: dict[str, Any]
+@pytest.mark.parametrize(("model", "keys", "tag"), MISMATCHES, ids=[f"{n}" for n in range(len(MISMATCHES))])
+async def test_an_identifier_that_does_not_fit_the_model_is_a900_and_says_why(
+    archive: Archive, model: str, keys: dict[str, Any], tag: int
 ) -> None:
     async with associated(archive) as association:
         failure = await refused(association, model, query(**keys))
         assert failure.status == 0xA900
         assert failure.comment
+        assert failure.offending_elements == (tag,)
         await association.echo()
 
 

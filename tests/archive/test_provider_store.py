@@ -147,21 +147,24 @@ async def test_a_damaged_instance_is_stored_anew(tmp_path: Path) -> None:
 
 # What cannot be stored
 
-REFUSED: list[tuple[str, dict[str, Any], int]] = [
-    ("no Study Instance UID", {"StudyInstanceUID": None}, 0xA900),
-    ("no Series Instance UID", {"SeriesInstanceUID": None}, 0xA900),
-    ("empty Study Instance UID", {"StudyInstanceUID": ""}, 0xA900),
-    ("a SOP Instance UID that is a path", {"SOPInstanceUID": "../../x"}, 0x0117),
-    ("a SOP Instance UID with an empty component", {"SOPInstanceUID": "1..2"}, 0x0117),
-    ("a SOP Instance UID that is too long", {"SOPInstanceUID": "1." + "2" * 64}, 0x0117),
-    ("no SOP Instance UID", {"SOPInstanceUID": None}, 0xA900),
-    ("no SOP Class UID", {"SOPClassUID": None}, 0xA900),
+#: What is changed, the status, and the elements that are to blame.
+REFUSED: list[tuple[str, dict[str, Any], int, tuple[int, ...]]] = [
+    ("no Study Instance UID", {"StudyInstanceUID": None}, 0xA900, (0x0020000D,)),
+    ("no Series Instance UID", {"SeriesInstanceUID": None}, 0xA900, (0x0020000E,)),
+    ("empty Study Instance UID", {"StudyInstanceUID": ""}, 0xA900, (0x0020000D,)),
+    ("a SOP Instance UID that is a path", {"SOPInstanceUID": "../../x"}, 0x0117, ()),
+    ("a SOP Instance UID with an empty component", {"SOPInstanceUID": "1..2"}, 0x0117, ()),
+    ("a SOP Instance UID that is too long", {"SOPInstanceUID": "1." + "2" * 64}, 0x0117, ()),
+    ("no SOP Instance UID", {"SOPInstanceUID": None}, 0xA900, (0x00080018,)),
+    ("no SOP Class UID", {"SOPClassUID": None}, 0xA900, (0x00080016,)),
 ]
 
 
-@pytest.mark.parametrize(("values", "status"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+@pytest.mark.parametrize(
+    ("values", "status", "offending"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
 async def test_an_instance_that_cannot_be_kept_is_refused_and_leaves_nothing(
-    tmp_path: Path, values: dict[str, Any], status: int
+    tmp_path: Path, values: dict[str, Any], status: int, offending: tuple[int, ...]
 ) -> None:
     data = encode_data_set(changed(**values), sop.EXPLICIT_VR_LITTLE_ENDIAN)
     sent = Instance.from_bytes(data, sop.CT_IMAGE_STORAGE, "1.2.3", sop.EXPLICIT_VR_LITTLE_ENDIAN)
@@ -169,6 +172,7 @@ async def test_an_instance_that_cannot_be_kept_is_refused_and_leaves_nothing(
         response = await association.store(sent, check=False)
         assert response.status == status
         assert response.error_comment
+        assert response.offending_element == offending
         assert instance_files(tmp_path) == []
         assert left_over(tmp_path) == []
         await association.echo()
