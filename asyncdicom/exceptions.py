@@ -22,7 +22,7 @@ Messages say what happened with which values; they never hold patient data or cr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,6 +50,17 @@ __all__ = [
 
 class DicomNetworkError(Exception):
     """The root of every exception that this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copied and unpickled without __init__: its arguments are not those that Exception keeps.
+        return _blank, (type(self), self.args), self.__dict__
+
+
+def _blank(kind: type[DicomNetworkError], args: tuple[object, ...]) -> DicomNetworkError:
+    """Return an exception to which :mod:`pickle` and :mod:`copy` give the attributes of another one."""
+    exc = kind.__new__(kind, *args)
+    exc.args = args
+    return exc
 
 
 class ProtocolError(DicomNetworkError):
