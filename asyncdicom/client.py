@@ -32,7 +32,7 @@ from .protocol.upper_layer import (
     TransportLost,
     UpperLayer,
 )
-from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, Timeouts, UserIdentity
+from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, Timeouts, UserIdentity, validate_ae_title
 from .transport import StreamTransport, Transport, open_tcp
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
             )
         self._request = negotiation.request(
             called=self._address.ae_title,
-            calling=calling,
+            calling=validate_ae_title(calling),
             contexts=make_contexts(contexts),
             maximum_length=maximum_length,
             async_operations=async_operations,
