@@ -68,3 +68,18 @@ async def test_more_sub_operations_than_can_be_counted_saturate_or_are_refused(s
         assert retrieval.response.status == status
         if saturate:
             assert retrieval.response.progress.failed == 65_535
+
+
+@pytest.mark.parametrize("first", [None, "many", True, -1, 1.5])
+async def test_what_is_no_number_of_sub_operations_is_refused(first: object) -> None:
+    services = asyncdicom.Services()
+
+    @services.retrieve(sop.STUDY_ROOT_GET)
+    async def retrieve(request: asyncdicom.RetrieveRequest) -> AsyncIterator[object]:
+        yield first
+
+    async with testing.connected(services) as assoc:
+        with pytest.raises(asyncdicom.StatusError) as caught:
+            async for _ in assoc.get(level="STUDY", StudyInstanceUID="1"):
+                pass
+        assert caught.value.status == 0xC413

@@ -42,7 +42,7 @@ from ..status import (
     Status,
 )
 from .registry import Environment, Handler, Services, call
-from .results import Outcome, failure, iterate, outcome
+from .results import Outcome, failure, is_stray, iterate, outcome
 
 __all__ = ["perform"]
 
@@ -135,6 +135,10 @@ async def _call(request: Request, handler: Handler) -> tuple[Outcome, Any]:
     except Exception as exc:
         request.association.check()
         return failure(type(request.message), exc), None
+    except get_cancelled_exc_class() as exc:
+        if not is_stray(exc):
+            raise
+        return failure(type(request.message), exc), None
     if isinstance(request, NRequest):
         if isinstance(result, tuple) and len(result) == 2:
             return outcome(result[0]), result[1]
@@ -172,6 +176,10 @@ class _Items(AsyncIterator[Any]):
             limit = request.association.timeouts.handler
             try:
                 item = await (self._items.__anext__() if limit is None else _in_time(self._items.__anext__(), limit))
+            except get_cancelled_exc_class() as exc:
+                if not is_stray(exc):
+                    raise
+                raise RuntimeError("what the handler awaited was cancelled") from exc
             finally:
                 request._may_interrupt = False
             if not request.cancelled:

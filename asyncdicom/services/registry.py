@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from anyio import get_cancelled_exc_class
+
 from .. import sop
 from ..exceptions import LocalProtocolError
 from ..protocol.commands import (
@@ -26,6 +28,7 @@ from ..protocol.commands import (
 from ..protocol.negotiation import Support
 from ..requests import EchoRequest, Request, StoreRequest
 from ..settings import Address, Limits, Timeouts
+from .results import is_stray
 
 if TYPE_CHECKING:
     import ssl as _ssl
@@ -308,4 +311,9 @@ def resolve_address(found: Any) -> Address | None:
 async def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function that may be async."""
     result = function(*arguments)
-    return await result if inspect.isawaitable(result) else result
+    try:
+        return await result if inspect.isawaitable(result) else result
+    except get_cancelled_exc_class() as exc:
+        if not is_stray(exc):
+            raise
+        raise RuntimeError(f"what {getattr(function, '__name__', 'it')} awaited was cancelled") from exc

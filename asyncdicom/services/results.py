@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import inspect
 import logging
+import math
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, NamedTuple
+
+import anyio
 
 from ..exceptions import DataSetError, StatusError
 from ..identifiers import is_data_set
 from ..protocol.commands import CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Message
 from ..status import OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS, Status
 
-__all__ = ["Outcome", "failure", "iterate", "outcome", "printable"]
+__all__ = ["Outcome", "failure", "is_stray", "iterate", "outcome", "printable"]
 
 logger = logging.getLogger("asyncdicom.services")
 
@@ -87,7 +91,7 @@ def _from_data_set(value: Any) -> Outcome:
         return Outcome(Status(0xC002), "the handler gave a status data set with a bad value")
 
 
-def failure(message: type[Message], exc: Exception, *, sub_operations: bool | None = None) -> Outcome:
+def failure(message: type[Message], exc: BaseException, *, sub_operations: bool | None = None) -> Outcome:
     """Turn an exception of a handler into a failure status; unexpected ones are logged with their traceback.
 
     :param sub_operations: for C-GET and C-MOVE, whether the number of sub-operations was known.
@@ -107,6 +111,17 @@ def failure(message: type[Message], exc: Exception, *, sub_operations: bool | No
     if digit is None:
         return Outcome(PROCESSING_FAILURE, "the handler failed")
     return Outcome(Status(0xC011 + (digit << 8)), "the handler failed")
+
+
+def is_stray(exc: BaseException) -> bool:
+    """Tell whether a handler's cancellation is none of ours: on asyncio, awaiting what others cancelled raises one too.
+
+    Such a handler failed, as by any other exception; nobody asked its task to end.
+    """
+    if not isinstance(exc, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling() and anyio.current_effective_deadline() != -math.inf
 
 
 def _reason(exc: BaseException) -> str:

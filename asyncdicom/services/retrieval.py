@@ -140,6 +140,8 @@ class _Retrieval:
                     if not counters.total:
                         return counters.final()
                     continue
+                if item is None:
+                    self._take_total()
             if isinstance(item, tuple) and len(item) == 2:
                 answer = outcome(item[0]) if item[0] is not None else Outcome(Status(0xC002), "the status is None")
                 if not answer.status.is_pending:
