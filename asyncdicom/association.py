@@ -40,7 +40,7 @@ from .exceptions import (
     StatusError,
 )
 from .identifiers import make_identifier
-from .instances import Instance, PreparedInstance, SourceOutgoing, prepare
+from .instances import Instance, PreparedInstance, ReceivedInstance, SourceOutgoing, prepare
 from .operations import Exchange, Find, Get, Move, Response, Start, SubOperation
 from .protocol import commands
 from .protocol.commands import (
@@ -181,7 +181,7 @@ class Association(Connection):
         self._zombies: set[Exchange] = set()
         self._full: set[Exchange] = set()  # those whose consumer is so slow that nothing more is read
         self._thread = threading.get_ident()
-        self._orphans: list[tuple[SubOperation, Status]] = []
+        self._orphans: list[tuple[SubOperation, ReceivedInstance]] = []
         self._cleaning = False
         # As SCP.
         self._requests: Box[Request] = Box()
@@ -402,8 +402,8 @@ class Association(Connection):
             lambda: AssociationAborted(0, 0, f"the association was aborted: a cancelled {verb} did not end in time")
         )
 
-    def _orphan(self, request: SubOperation, status: Status) -> None:
-        self._orphans.append((request, status))
+    def _orphan(self, request: SubOperation, instance: ReceivedInstance) -> None:
+        self._orphans.append((request, instance))
 
     async def _answer_store(self, request: SubOperation, status: Status) -> None:
         message = request.message
@@ -423,10 +423,12 @@ class Association(Connection):
         clean = False
         try:
             with CancelScope(shield=True, deadline=math.inf if seconds is None else self.now() + seconds):
-                for request, status in self._orphans:
+                for request, instance in self._orphans:
+                    # Whoever still has it must not take what is left of it for the whole.
+                    instance.expire()
                     if request.incoming is not None:
                         await request.incoming.discard()
-                    await self._answer_store(request, status)
+                    await self._answer_store(request, instance.verdict)
                 self._orphans.clear()
                 for exchange in [exchange for exchange in self._exchanges.values() if exchange.abandoned]:
                     await self._send_cancel(exchange)

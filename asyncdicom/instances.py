@@ -17,6 +17,7 @@ from . import disk, sop, threads
 from .connection import IncomingDataSet
 from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, part10_head, save
 from .exceptions import DataSetError, LocalProtocolError
+from .identifiers import is_data_set
 from .protocol.commands import encode
 from .status import OUT_OF_RESOURCES, SUCCESS, Status
 
@@ -175,6 +176,8 @@ class Instance:
 
         :raises DataSetError: it cannot be encoded, or lacks a SOP Class or Instance UID.
         """
+        if not is_data_set(dataset):
+            raise TypeError(f"{type(dataset).__name__} is no instance: expected a path, a data set or an Instance")
         syntax = transfer_syntax_uid
         if syntax is None:
             meta = getattr(dataset, "file_meta", None)
@@ -507,6 +510,7 @@ class ReceivedInstance(ReceivedData, Instance):
         self._source_ae_title = source_ae_title
         self.bulk_data_removed = bulk_data_removed
         self._status: Status | None = None
+        self._dropped = False
 
     @property
     def status(self) -> Status | None:
@@ -525,20 +529,24 @@ class ReceivedInstance(ReceivedData, Instance):
 
     def fail(self, exc: BaseException) -> None:
         """Note that the body of the loop raised while it had this instance."""
-        if self._status is None and not self.consumed and not isinstance(exc, GeneratorExit):
+        # Who is cancelled after it consumed the instance did not fail at it.
+        if self._status is None and (isinstance(exc, Exception) or not (self.consumed or type(exc) is GeneratorExit)):
             self._status = _status_of(exc)
 
     def drop(self) -> None:
         """Note that the loop is gone: whether it broke off or raised cannot be seen, so nothing is claimed."""
-        if self._status is None and not self.consumed:
-            self._status = OUT_OF_RESOURCES
+        self._dropped = True
 
     @property
     def verdict(self) -> Status:
         """The status that answers the sub-operation: Success if the instance was consumed, accepted or skipped."""
         if self._status is not None:
             return self._status
-        return SUCCESS if self.consumed or self.failure is None else _status_of(self.failure)
+        if self.consumed:
+            return SUCCESS
+        if self.failure is not None:
+            return _status_of(self.failure)
+        return OUT_OF_RESOURCES if self._dropped else SUCCESS
 
     def open_source(self) -> Source:
         raise LocalProtocolError("an instance that is being received cannot be sent on; save() or read() it first")

@@ -556,4 +556,4 @@ class Get(Operation[ReceivedInstance]):
         if self._current is not None:
             request, instance = self._current
             instance.drop()
-            self._association._orphan(request, instance.verdict)
+            self._association._orphan(request, instance)

@@ -312,6 +312,8 @@ def no_uids() -> Dataset:
         ("missing", FileNotFoundError),
         ("folder", OSError),
         (no_uids(), asyncdicom.DataSetError),
+        (None, TypeError),
+        (b"bytes", TypeError),
         (
             asyncdicom.Instance.from_bytes(b"", sop.MR_IMAGE_STORAGE, "1.2", sop.EXPLICIT_VR_LITTLE_ENDIAN),
             asyncdicom.NoPresentationContext,
@@ -321,7 +323,7 @@ def no_uids() -> Dataset:
             asyncdicom.NoPresentationContext,
         ),
     ],
-    ids=["no DICOM file", "missing file", "folder", "no UIDs", "class not accepted", "transfer syntax not accepted"],
+    ids=["no DICOM", "missing", "folder", "no UIDs", "nothing", "bytes", "class not accepted", "syntax not accepted"],
 )
 async def test_what_cannot_be_stored_is_refused_and_nothing_is_sent(
     what: Any, error: type[Exception], tmp_path: Path

@@ -294,6 +294,23 @@ async def test_after_a_bare_loop_was_left_and_dropped_the_next_verb_cancels_and_
     assert play.stores == ([0xA700, 0xA700] if verb == "get" else [])
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before the next verb", "after the next verb"])
+async def test_the_last_instance_of_a_loop_that_was_dropped_is_whole_or_refused(after: bool) -> None:
+    play = Play("get")
+    async with scripted(play) as assoc:
+        async for instance in operation(assoc, "get"):  # noqa: B007
+            break
+        if after:
+            assert (await assoc.echo()).status == 0
+            # What was left of it on the wire is gone: it must not pass for an empty data set.
+            with pytest.raises(asyncdicom.LocalProtocolError, match="over"):
+                await instance.read()
+        else:
+            assert await instance.read() == ct_bytes(uid="1.2.1")
+            assert (await assoc.echo()).status == 0
+    assert play.stores == [0xA700 if after else 0x0000, 0xA700]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 async def test_after_a_bare_loop_was_dropped_a_peer_that_ignores_c_cancel_is_aborted(verb: str) -> None:
     async def script(peer: ScriptedPeer) -> None:

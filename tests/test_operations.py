@@ -849,6 +849,11 @@ async def read_then_fail(instance: Any) -> None:
     raise ValueError("after reading")
 
 
+async def read_then_fail_for_disk(instance: Any) -> None:
+    await instance.read()
+    raise OSError(28, "No space left on device")
+
+
 async def fail(instance: Any) -> None:
     raise ValueError("before reading")
 
@@ -880,7 +885,8 @@ BODIES: list[tuple[Body, int]] = [
     (override, 0xB007),
     (override_unread, 0xA900),
     (accept_then_fail, 0x0000),
-    (read_then_fail, 0x0000),
+    (read_then_fail, 0xC211),
+    (read_then_fail_for_disk, 0xA700),
     (fail, 0xC211),
     (fail_for_disk, 0xA700),
     (fail_to_save, 0xA700),
