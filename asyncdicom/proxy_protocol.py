@@ -46,7 +46,7 @@ class ProxiedTransport(Transport):
         self._rest = rest
         self._address = address
 
-    async def receive(self, deadline: float = math.inf, *, acknowledge: bool = False) -> bytes:
+    async def receive(self, deadline: float = math.inf, *, acknowledge: bool = False) -> bytes | memoryview:
         if self._rest:
             rest, self._rest = self._rest, b""
             return rest

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give cancelled messages more time to be finished, as a machine may be busy with other things."""
     monkeypatch.setattr("asyncdicom.connection._FINISH_TIME", PATIENCE)
-    monkeypatch.setattr("asyncdicom.transport._CLOSE_TIME", PATIENCE)
+    monkeypatch.setattr("asyncdicom.transport._base.CLOSE_TIME", PATIENCE)
 
 
 Use = Callable[[asyncdicom.Association], Awaitable[object]]

@@ -130,7 +130,7 @@ class Framer:
         self._associate_pdu = associate_pdu
         self._maximum_length = maximum_length
         self._longest = maximum_length + slack if maximum_length else 0xFFFFFFFF
-        self._chunk = b""
+        self._chunk: bytes | memoryview = b""
         self._view = memoryview(b"")
         self._position = 0
         self._at_start = True  # nothing before the current chunk was consumed
@@ -145,13 +145,13 @@ class Framer:
         self._body_type = 0
         self._body_wanted = 0
 
-    def receive_data(self, data: bytes) -> None:
-        """Take the next bytes of the stream; nothing is parsed until :meth:`next` is called."""
+    def receive_data(self, data: bytes | memoryview) -> None:
+        """Take the next bytes of the stream, which do not change; nothing is parsed until :meth:`next` is called."""
         position = self._position
         if position:
             self._at_start = False
         if position < len(self._chunk):
-            data = self._chunk[position:] + data
+            data = bytes(self._chunk[position:]) + data
         self._chunk = data
         self._view = memoryview(data)
         self._position = 0
@@ -196,7 +196,7 @@ class Framer:
         pdu_type = self._chunk[position]
         if not 1 <= pdu_type <= 7:
             if self._at_start and not position:
-                name = _name_protocol(self._chunk[:4])
+                name = _name_protocol(bytes(self._chunk[:4]))
                 raise ForeignProtocol(
                     f"first octet {pdu_type:#04x} is no PDU type ({name})", AbortReason.UNRECOGNIZED_PDU
                 )

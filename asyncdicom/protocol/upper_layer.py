@@ -205,7 +205,7 @@ class UpperLayer:
             raise LocalProtocolError("the transport connection has ended; another one needs another UpperLayer")
         self._local(Input.EVT2 if self.role is Role.REQUESTOR else Input.EVT5)
 
-    def receive_data(self, data: bytes) -> None:
+    def receive_data(self, data: bytes | memoryview) -> None:
         """Take bytes that were received. ``data`` must not change afterwards: fragments are slices of it."""
         if not self._deaf:
             self._framer.receive_data(data)

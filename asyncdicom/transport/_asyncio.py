@@ -1,0 +1,333 @@
+"""Sockets on asyncio, and on uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ..protocol.framing import RECEIVE_SIZE
+from . import _base
+from ._base import QUICKACK, TIME_SLICE, Transport, lost, plain_address, set_options
+
+__all__ = ["AsyncioTransport"]
+
+#: Received bytes that may wait before the socket is no longer read.
+_HIGH_WATER = RECEIVE_SIZE
+
+#: Bytes of one receive that are handed on where they were received; fewer are copied, so that they hold no more memory
+#: than they are.
+_IN_BULK = RECEIVE_SIZE // 2
+
+#: Buffers that are remembered while they are looked at.
+_LENT = 4
+
+
+class _Arrivals(threading.local):
+    """Memory to receive into, for all sockets of a thread: what came in bulk is handed on without a copy.
+
+    A buffer is used again once nobody looks at any piece of it. New memory for every receive would cost more than the
+    copying: the system clears each page of it.
+    """
+
+    def __init__(self) -> None:
+        self._current: bytearray | None = None
+        self._lent: deque[bytearray] = deque()
+
+    def buffer(self) -> bytearray:
+        """Return what the next bytes are to be received into."""
+        current = self._current
+        if current is None:
+            current = self._current = self._returned() or _new_buffer()
+        return current
+
+    def take(self, count: int) -> bytes | memoryview:
+        """Return the bytes that were received; they do not change any more."""
+        current = self._current
+        assert current is not None
+        view = memoryview(current)[:count]
+        if count < _IN_BULK:
+            return bytes(view)
+        self._current = None
+        self._lent.append(current)
+        if len(self._lent) > _LENT:
+            self._lent.popleft()
+        return view.toreadonly()
+
+    def _returned(self) -> bytearray | None:
+        for _ in range(len(self._lent)):
+            buffer = self._lent.popleft()
+            try:
+                # This is refused while there is a view of it.
+                buffer.append(0)
+            except BufferError:
+                self._lent.append(buffer)
+            else:
+                buffer.pop()
+                return buffer
+        return None
+
+
+def _new_buffer() -> bytearray:
+    buffer = bytearray(RECEIVE_SIZE + 1)
+    buffer.pop()  # leaves room for one more
+    return buffer
+
+
+_arrivals = _Arrivals()
+
+
+class AsyncioTransport(asyncio.BufferedProtocol, Transport):
+    """A socket on asyncio (also uvloop), through a protocol of our own.
+
+    anyio's stream would do, but a cancelled ``send`` of it is ambiguous, it passes through the event loop on every call,
+    and it registers and unregisters the socket for every wait.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: Any = None
+        self._chunks: deque[bytes | memoryview] = deque()
+        self._buffered = 0
+        self._reading = True
+        self._eof = False
+        self._receiver: asyncio.Future[None] | None = None
+        self._sender: asyncio.Future[None] | None = None
+        self._writable = True
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._slice = 0.0
+        self._quickack: Callable[[], None] | None = None
+        self._watcher: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = math.inf
+
+    # asyncio's side.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        # send() returns once everything is with the operating system: a buffer may then be used again.
+        transport.set_write_buffer_limits(high=0)
+        sock = transport.get_extra_info("socket")
+        set_options(sock)
+        if QUICKACK is not None and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            set_option = sock.setsockopt
+            quickack = QUICKACK
+
+            def acknowledge() -> None:
+                with contextlib.suppress(OSError):
+                    set_option(socket.IPPROTO_TCP, quickack, 1)
+
+            self._quickack = acknowledge
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return _arrivals.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._chunks.append(_arrivals.take(nbytes))
+        self._buffered += nbytes
+        if self._buffered > _HIGH_WATER and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+        self._notify()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        self._notify()
+        return True  # we may still have something to say
+
+    def _notify(self) -> None:
+        receiver = self._receiver
+        if receiver is not None:
+            if not receiver.done():
+                receiver.set_result(None)
+        elif self._watcher is not None:
+            self._watcher()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, OSError):
+            self._salvage()
+        self._eof = True
+        if exc is not None and self.error is None:
+            self.error = exc
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        _wake(self._sender)
+        _wake(self._closed)
+        self._notify()
+
+    def _salvage(self) -> None:
+        """Take what the peer sent before it reset the connection, such as an A-ABORT while we were sending.
+
+        A write that fails makes asyncio close the socket without reading what has arrived; here it is still open.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            descriptor = self._transport.get_extra_info("socket").fileno()
+            while self._buffered <= _HIGH_WATER and (data := os.read(descriptor, RECEIVE_SIZE)):
+                self._chunks.append(data)
+                self._buffered += len(data)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        _wake(self._sender)
+
+    # Our side.
+
+    def watch(self, callback: Callable[[], None]) -> bool:
+        self._watcher = callback
+        return True
+
+    def receive_nowait(self) -> bytes | memoryview | None:
+        if self._chunks:
+            return self._take()
+        return b"" if self._eof else None
+
+    async def receive(self, deadline: float = math.inf, *, acknowledge: bool = False) -> bytes | memoryview:
+        chunks = self._chunks
+        if not chunks:
+            if self._eof:
+                return b""
+            if acknowledge and self._quickack is not None:
+                self._quickack()
+            waiter = self._receiver = self._loop.create_future()
+            try:
+                await self._wait(waiter, deadline)
+            finally:
+                self._receiver = None
+            if not chunks:
+                if self._eof:
+                    return b""
+                raise TimeoutError
+        elif time.perf_counter() - self._slice > TIME_SLICE:
+            await checkpoint()
+            self._slice = time.perf_counter()
+        return self._take()
+
+    @property
+    def is_receiving(self) -> bool:
+        return self._receiver is not None
+
+    def interrupt(self) -> None:
+        _wake(self._receiver)
+
+    def _take(self) -> bytes | memoryview:
+        chunks = self._chunks
+        data = chunks.popleft()
+        self._buffered -= len(data)
+        if not self._reading and not chunks:
+            self._reading = True
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+        return data
+
+    async def send(self, data: bytes | bytearray | memoryview, deadline: float = math.inf) -> None:
+        if self._closed.done() or self._transport.is_closing():
+            raise lost(self.error)
+        # The transport takes all of it, so a send that is cancelled from here on still goes out whole.
+        self._transport.write(data)
+        if not self._writable:
+            await self._drain(deadline)
+        elif time.perf_counter() - self._slice > TIME_SLICE:
+            await checkpoint()
+            self._slice = time.perf_counter()
+
+    async def flush(self, deadline: float = math.inf) -> None:
+        if not self._writable:
+            await self._drain(deadline)
+
+    def send_nowait(self, data: bytes) -> bool:
+        if self._closed.done() or self._transport.is_closing() or not self._writable:
+            return False
+        self._transport.write(data)
+        return True
+
+    async def _drain(self, deadline: float) -> None:
+        while not self._writable:
+            if self._closed.done():
+                raise lost(self.error)
+            waiter = self._sender = self._loop.create_future()
+            # Whoever waits for room holds the one write door, so this timer does not compete with the reader's.
+            timer = None if deadline == math.inf else self._loop.call_at(deadline, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                self._sender = None
+                if timer is not None:
+                    timer.cancel()
+            if not self._writable and not self._closed.done():
+                raise TimeoutError
+        self._slice = time.perf_counter()
+
+    async def _wait(self, waiter: asyncio.Future[None], deadline: float) -> None:
+        """Wait for ``waiter``; wake it at the deadline. One timer is kept and only moved when it is too late."""
+        self._deadline = deadline
+        if deadline != math.inf and (self._timer is None or self._timer.when() > deadline):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(deadline, self._expire)
+        try:
+            await waiter
+        finally:
+            self._deadline = math.inf
+        self._slice = time.perf_counter()
+
+    def _expire(self) -> None:
+        self._timer = None
+        deadline = self._deadline
+        if self._receiver is None or deadline == math.inf:
+            return
+        if deadline <= self._loop.time() + 0.001:
+            _wake(self._receiver)
+        else:
+            self._timer = self._loop.call_at(deadline, self._expire)
+
+    def abort(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._transport.abort()
+
+    async def aclose(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._closed.done():
+            return
+        self._transport.close()
+        try:
+            with anyio.move_on_after(_base.CLOSE_TIME, shield=True):
+                if not self._closed.done():
+                    await asyncio.shield(self._closed)
+        finally:
+            if not self._closed.done():
+                self._transport.abort()
+
+    @property
+    def socket(self) -> Any:
+        return self._transport.get_extra_info("socket")
+
+    @property
+    def peer_address(self) -> tuple[str, int] | str | None:
+        return plain_address(self._transport.get_extra_info("peername"))
+
+    @property
+    def local_address(self) -> tuple[str, int] | str | None:
+        return plain_address(self._transport.get_extra_info("sockname"))
+
+
+def _wake(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)

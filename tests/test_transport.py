@@ -1,0 +1,119 @@
+"""Byte transports."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from asyncdicom.exceptions import AssociationClosed
+from asyncdicom.protocol.framing import RECEIVE_SIZE
+from asyncdicom.transport import Transport, listen, open_tcp, wrap_socket
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def _pair() -> AsyncIterator[tuple[Transport, Transport]]:
+    """Give two transports that are connected."""
+    one, other = socket.socketpair()
+    one.setblocking(False)
+    other.setblocking(False)
+    left, right = await wrap_socket(one), await wrap_socket(other)
+    try:
+        yield left, right
+    finally:
+        await left.aclose()
+        await right.aclose()
+
+
+async def _send_all(transport: Transport, data: bytes, sizes: list[int]) -> None:
+    position = 0
+    while position < len(data):
+        size = sizes[position % len(sizes)]
+        await transport.send(data[position : position + size])
+        position += size
+
+
+@pytest.mark.parametrize("sizes", [[RECEIVE_SIZE], [1 << 20], [70_000, 300_000, 12], [16_000]])
+async def test_what_was_received_does_not_change_while_it_is_looked_at(sizes: list[int]) -> None:
+    data = random.Random(1).randbytes(6 << 20)
+    kept: list[bytes | memoryview] = []
+    async with _pair() as (left, right), anyio.create_task_group() as tasks:
+        tasks.start_soon(_send_all, left, data, sizes)
+        size = 0
+        while size < len(data):
+            piece = await right.receive()
+            size += len(piece)
+            kept.append(piece)
+        assert b"".join(kept) == data
+
+
+async def test_what_nobody_looks_at_any_more_makes_room_for_more() -> None:
+    data = random.Random(2).randbytes(32 << 20)
+    views: set[int] = set()
+    position = 0
+    async with _pair() as (left, right), anyio.create_task_group() as tasks:
+        tasks.start_soon(_send_all, left, data, [1 << 20])
+        while position < len(data):
+            piece = await right.receive()
+            assert piece == data[position : position + len(piece)]
+            position += len(piece)
+            if isinstance(piece, memoryview):
+                assert piece.readonly
+                views.add(id(piece.obj))
+            del piece
+    assert len(views) <= 8
+
+
+async def test_a_deadline_ends_a_receive_and_loses_nothing() -> None:
+    async with _pair() as (left, right):
+        with pytest.raises(TimeoutError):
+            await right.receive(anyio.current_time() + 0.001)
+        await left.send(b"late")
+        assert await right.receive() == b"late"
+
+
+async def test_the_end_of_the_stream_is_empty_bytes_again_and_again() -> None:
+    async with _pair() as (left, right):
+        await left.send(b"last")
+        await left.aclose()
+        assert [await right.receive() for _ in range(3)] == [b"last", b"", b""]
+
+
+async def test_a_peer_that_does_not_read_ends_a_send_at_its_deadline_and_what_is_left_is_known() -> None:
+    async with _pair() as (left, right):
+        data = bytes(32 << 20)
+        with pytest.raises(TimeoutError):
+            await left.send(data, anyio.current_time() + 0.01)
+        assert not left.broken
+        size = 0
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(left.flush)
+            while size < len(data):
+                size += len(await right.receive())
+        assert size == len(data)
+
+
+async def test_a_send_to_a_closed_connection_says_so() -> None:
+    async with _pair() as (left, right):
+        await right.aclose()
+        with pytest.raises(AssociationClosed):
+            await _send_all(left, bytes(64 << 20), [1 << 16])
+
+
+async def test_a_listener_is_connected_to_by_name_and_number() -> None:
+    sockets = listen("127.0.0.1", 0)
+    try:
+        port = sockets[0].getsockname()[1]
+        for host in ("127.0.0.1", "localhost"):
+            transport = await open_tcp(host, port)
+            assert transport.peer_address == ("127.0.0.1", port)
+            await transport.aclose()
+    finally:
+        for sock in sockets:
+            sock.close()
