@@ -95,13 +95,17 @@ class AssociationRequest:
 
 @dataclass(slots=True)
 class _Connection:
-    """One connection of a server."""
+    """One connection of a server.
+
+    :ivar calling: the AE title that it counts for, since it was let through to the policy.
+    """
 
     number: int
     scope: CancelScope
     address: str | None
     association: Association | None = None
     started: float = 0.0
+    calling: str | None = None
 
 
 class Server:
@@ -120,7 +124,8 @@ class Server:
     :param allow: networks and addresses that may connect; ``None`` is any. Others are closed without an answer.
     :param proxy_from: networks and addresses of load balancers, whose PROXY protocol header (version 1 or 2) says who
         really connects.
-    :param peer_ssl: the context for TLS towards C-MOVE destinations.
+    :param peer_ssl: the context for TLS towards C-MOVE destinations, or a function that gives it for the address of one;
+        ``None`` is no TLS.
     :param drain: seconds that running associations get to end when the server is left normally.
 
     Leaving the block waits up to ``drain`` seconds for associations that are at work while new ones get (2,3,1), and aborts the
@@ -141,7 +146,7 @@ class Server:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         sockets: Iterable[socket.socket] | None = None,
-        peer_ssl: _ssl.SSLContext | None = None,
+        peer_ssl: _ssl.SSLContext | Callable[[Address], _ssl.SSLContext | None] | None = None,
         reuse_port: bool = False,
         allow: Iterable[str] | None = None,
         proxy_from: Iterable[str] | None = None,
@@ -359,9 +364,31 @@ class Server:
             finally:
                 del self._connections[number]
                 self._unassociated.pop(number, None)
+                self._uncount(connection)
                 transport.abort()
                 if self._idle is not None:
                     self._idle.set()
+
+    def _count(self, connection: _Connection, calling: str) -> None:
+        """Count a connection as an association, from before the policy is asked: a slow one is no way past the limits."""
+        self._unassociated.pop(connection.number, None)
+        connection.calling = calling
+        self._accepted += 1
+        self._ae_titles[calling] += 1
+        if connection.address is not None:
+            self._addresses[connection.address] += 1
+
+    def _uncount(self, connection: _Connection) -> None:
+        """Count a connection no longer, if it was counted; nothing is remembered of who has left."""
+        calling, connection.calling = connection.calling, None
+        if calling is None:
+            return
+        self._accepted -= 1
+        for counter, key in ((self._ae_titles, calling), (self._addresses, connection.address)):
+            if key is not None:
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
 
     def _shed(self) -> None:
         """Close the oldest connection that has not associated, when there are too many of them.
@@ -408,6 +435,7 @@ class Server:
         try:
             association = await self._negotiate(transport, upper_layer, connection, deadline)
             if association is None:
+                self._uncount(connection)
                 await _finish(transport, upper_layer, timeouts)
                 return
         except (AssociationClosed, TimeoutError) as exc:
@@ -419,9 +447,6 @@ class Server:
             raise
         calling = association.peer.ae_title
         connection.association = association
-        self._ae_titles[calling] += 1
-        if connection.address is not None:
-            self._addresses[connection.address] += 1
         start = time.perf_counter()
         association.number = connection.number
         if instrument.enabled():
@@ -448,10 +473,7 @@ class Server:
                 await self._run(association)
         finally:
             connection.association = None
-            self._accepted -= 1
-            self._ae_titles[calling] -= 1
-            if connection.address is not None:
-                self._addresses[connection.address] -= 1
+            self._uncount(connection)
             seconds = time.perf_counter() - start
             logger.info("association %d %s after %.3f s", connection.number, _describe_end(association), seconds)
             if instrument.enabled():
@@ -474,21 +496,14 @@ class Server:
         rejection = self._judge(request, connection)
         identity_response: bytes | None = None
         if rejection is None:
-            # Counted from here on, so that a policy that waits cannot be used to pass the limit.
-            self._accepted += 1
-            self._unassociated.pop(connection.number, None)
-            try:
-                decision = await self._decide(request, transport, upper_layer, deadline)
-                if isinstance(decision, pdu.AssociateRJ):
-                    rejection = decision
-                elif decision is None:
-                    self._accepted -= 1
-                    return None
-                else:
-                    identity_response = decision.response
-            except BaseException:
-                self._accepted -= 1
-                raise
+            self._count(connection, request.calling_ae_title)
+            decision = await self._decide(request, transport, upper_layer, deadline)
+            if isinstance(decision, pdu.AssociateRJ):
+                rejection = decision
+            elif decision is None:
+                return None
+            else:
+                identity_response = decision.response
         proposed = {
             item.sop_class_uid: read_information(item.sop_class_uid, item.information)
             for item in request.user_information.extended_negotiation
@@ -503,7 +518,6 @@ class Server:
                 user_identity_response=identity_response,
             )
             if isinstance(answer, pdu.AssociateRJ):
-                self._accepted -= 1
                 rejection = answer
         if rejection is not None:
             logger.info(
@@ -548,12 +562,8 @@ class Server:
             limits=self.limits,
             perform=partial(self.services.perform, environment=environment),
         )
-        try:
-            for buffer in upper_layer.data_to_send():
-                await transport.send(buffer, deadline)
-        except BaseException:
-            self._accepted -= 1
-            raise
+        for buffer in upper_layer.data_to_send():
+            await transport.send(buffer, deadline)
         return association
 
     def _judge(self, request: pdu.AssociateRQ, connection: _Connection) -> pdu.AssociateRJ | None:

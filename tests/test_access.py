@@ -96,3 +96,46 @@ async def test_contexts_after_bcp_195_authenticate_both_sides_and_are_reloaded(t
         anonymous = tls.client_context(ca=paths["ca"])
         with pytest.raises((asyncdicom.ConnectError, asyncdicom.AssociationError)):
             await asyncdicom.connect(server.addresses[0], ssl=anonymous, contexts=[sop.VERIFICATION]).__aenter__()
+
+
+@pytest.mark.parametrize("limit", ["associations", "associations_per_address", "associations_per_ae_title"])
+async def test_a_policy_that_takes_its_time_cannot_be_used_to_pass_a_limit(limit: str) -> None:
+    services = asyncdicom.Services()
+    asked, decided = anyio.Event(), anyio.Event()
+
+    @services.on_associate
+    async def policy(request: asyncdicom.AssociationRequest) -> None:
+        asked.set()
+        await decided.wait()
+
+    limits = asyncdicom.Limits(**{limit: 1})
+    with anyio.fail_after(30):
+        async with (
+            asyncdicom.Server(services, "X@127.0.0.1:0", limits=limits, drain=0) as server,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(echo, server.addresses[0])
+            await asked.wait()
+            with pytest.raises(asyncdicom.AssociationRejected) as caught:
+                await asyncdicom.connect(server.addresses[0], contexts=[sop.VERIFICATION]).__aenter__()
+            decided.set()
+    assert (caught.value.result, caught.value.source, caught.value.reason) == (2, 3, 2)
+
+
+async def test_a_rejected_association_counts_for_no_limit() -> None:
+    services = asyncdicom.Services()
+    answers = [asyncdicom.AssociationRejected(1, 1, 3), ValueError(), None]
+
+    @services.on_associate
+    async def policy(request: asyncdicom.AssociationRequest) -> None:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    limits = asyncdicom.Limits(associations=1, associations_per_address=1, associations_per_ae_title=1)
+    async with asyncdicom.Server(services, "X@127.0.0.1:0", limits=limits, drain=0) as server:
+        for _ in range(2):
+            with pytest.raises(asyncdicom.AssociationRejected) as caught:
+                await echo(server.addresses[0])
+            assert caught.value.result == 1
+        await echo(server.addresses[0])
