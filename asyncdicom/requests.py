@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
 
@@ -12,6 +12,7 @@ from . import dataset as _dataset
 from .connection import IncomingDataSet, Oversized
 from .exceptions import DataSetError, StatusError
 from .instances import ReceivedData
+from .operations import Progress
 from .protocol.commands import (
     CEchoRQ,
     CFindRQ,
@@ -30,7 +31,7 @@ from .protocol.negotiation import AcceptedContext
 from .status import OUT_OF_RESOURCES, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pydicom import Dataset
 
@@ -137,16 +138,16 @@ class Request:
         :raises DataSetError: the data set cannot be encoded.
         :raises AssociationError: the association has ended.
         """
-        encoded = data_set
-        if encoded is not None and not isinstance(encoded, bytes):
-            encoded = _dataset.encode_data_set(encoded, self.transfer_syntax_uid)
+        fields = {"error_comment": error_comment, "offending_element": offending_element, "error_id": error_id}
+        await self._answer(Status(status), data_set, fields)
+
+    async def _answer(self, status: Status, data_set: Dataset | bytes | None, fields: Mapping[str, Any]) -> None:
+        """Send a response with what of the command set is not empty."""
+        if data_set is not None and not isinstance(data_set, bytes):
+            data_set = _dataset.encode_data_set(data_set, self.transfer_syntax_uid)
+        tags = fields["offending_element"]
         await self.association._respond(
-            self,
-            Status(status),
-            encoded,
-            error_comment=error_comment,
-            offending_element=tuple(offending_element) if offending_element else None,
-            error_id=error_id,
+            self, status, data_set, **{**fields, "offending_element": tuple(tags) if tags else None}
         )
 
 
@@ -232,6 +233,11 @@ class QueryRequest(_DataRequest):
     _limits = _dataset.DataSetLimits(nesting=16, elements=20_000, inflated=16 << 20)
 
     @property
+    def has_no_identifier(self) -> bool:
+        """Whether the request came without an identifier, which PS3.7 does not allow."""
+        return self._data is None
+
+    @property
     def identifier_bytes(self) -> bytes:
         """The identifier, encoded in :attr:`transfer_syntax_uid`."""
         return self._bytes()
@@ -242,7 +248,7 @@ class QueryRequest(_DataRequest):
 
         :raises DataSetError: it cannot be decoded; a handler that lets it pass answers 0xCx10.
         """
-        if self._data is None:
+        if self.has_no_identifier:
             raise DataSetError("the request has no identifier")
         return self._decode()
 
@@ -293,6 +299,31 @@ class RetrieveRequest(QueryRequest):
         """
         for pair in pairs:
             self._pairs[pair] = None
+
+    async def respond(
+        self,
+        status: int,
+        data_set: Dataset | bytes | None = None,
+        *,
+        progress: Progress | None = None,
+        error_comment: str | None = None,
+        offending_element: Iterable[int] | None = None,
+        error_id: int | None = None,
+    ) -> None:
+        """Send a response, see :meth:`Request.respond`.
+
+        :param progress: the counters of sub-operations, 0 unless they are given. Those which remain are told in a pending
+            response and a Cancel only (PS3.4 C.4.2.1.6, C.4.3.1.6); numbers over 65 535 are told as that.
+        """
+        code = Status(status)
+        counted = progress or Progress(0, 0, 0, 0)
+        counters = {
+            f"number_of_{name}_suboperations": min(getattr(counted, name) or 0, 0xFFFF)
+            for name in ("remaining", "completed", "failed", "warning")
+            if name != "remaining" or code.is_pending or code.is_cancel
+        }
+        fields = {"error_comment": error_comment, "offending_element": offending_element, "error_id": error_id}
+        await self._answer(code, data_set, fields | counters)
 
 
 class NRequest(_DataRequest):

@@ -22,9 +22,12 @@ from asyncdicom.testing import FaultyStream, MemoryStream, Received, ScriptedPee
 from .harness import (
     C_ECHO_RQ,
     C_ECHO_RSP,
+    C_GET_RQ,
+    C_GET_RSP,
     C_STORE_RQ,
     CONTEXTS,
     CT_ID,
+    GET_ID,
     MPPS_ID,
     VERIFICATION_ID,
     ct_bytes,
@@ -975,6 +978,30 @@ async def test_the_loop_over_an_association_is_the_primitive_underneath() -> Non
             else:
                 await request.respond(0xB000)
     assert seen == ["EchoRequest", "StoreRequest"]
+
+
+async def test_whoever_answers_a_retrieval_tells_its_counters() -> None:
+    given = asyncdicom.Progress(remaining=2, completed=3, failed=1, warning=0)
+
+    async def script(peer: ScriptedPeer) -> None:
+        request = request_elements(C_GET_RQ, 5, sop.STUDY_ROOT_GET)
+        await peer.send_message(GET_ID, request, identifier())
+        answers = [await peer.expect_message(C_GET_RSP) for _ in range(3)]
+        await peer.send_message(GET_ID, request, identifier())
+        answers.append(await peer.expect_message(C_GET_RSP))
+        found = [tuple(answer.number(0x1020 + place) for place in range(4)) for answer in answers]
+        # Only a pending one and a Cancel say what remains (PS3.4 C.4.3.1.6).
+        assert found == [(0, 0, 0, 0), (2, 3, 1, 0), (None, 3, 1, 0), (0, 0, 0, 0)]
+        await peer.release()
+
+    async with scripted(script) as assoc:
+        request = await anext(assoc)
+        assert isinstance(request, asyncdicom.RetrieveRequest)
+        await request.respond(0xFF00)
+        await request.respond(0xFF00, progress=given)
+        await request.respond(0xB000, identifier(), progress=given)
+        await (await anext(assoc)).respond(0xFE00)
+        assert [request async for request in assoc] == []
 
 
 async def test_the_loop_over_an_association_raises_when_it_is_aborted() -> None:

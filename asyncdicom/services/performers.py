@@ -85,8 +85,11 @@ def _refuse(services: Services, request: Request, handler: Handler | None) -> Ou
             return Outcome(INVALID_OBJECT_INSTANCE, "the SOP Instance UID is not valid")
         if request.has_no_data:
             return Outcome(MISTYPED_ARGUMENT, "the request has no data set")
-    if isinstance(request, RetrieveRequest) and request.is_move and not (request.destination or "").strip():
-        return Outcome(MISTYPED_ARGUMENT, "the request has no Move Destination")
+    if isinstance(request, RetrieveRequest):
+        if request.has_no_identifier:
+            return Outcome(MISTYPED_ARGUMENT, "the request has no identifier")
+        if request.is_move and not (request.destination or "").strip():
+            return Outcome(MISTYPED_ARGUMENT, "the request has no Move Destination")
     return None
 
 
