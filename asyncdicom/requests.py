@@ -12,7 +12,6 @@ from . import dataset as _dataset
 from .connection import IncomingDataSet, Oversized
 from .exceptions import DataSetError, StatusError
 from .instances import ReceivedData
-from .operations import Progress
 from .protocol.commands import (
     CEchoRQ,
     CFindRQ,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from .association import Association
+    from .operations import Progress
 
 __all__ = [
     "EchoRequest",
@@ -316,9 +316,8 @@ class RetrieveRequest(QueryRequest):
             response and a Cancel only (PS3.4 C.4.2.1.6, C.4.3.1.6); numbers over 65 535 are told as that.
         """
         code = Status(status)
-        counted = progress or Progress(0, 0, 0, 0)
         counters = {
-            f"number_of_{name}_suboperations": min(getattr(counted, name) or 0, 0xFFFF)
+            f"number_of_{name}_suboperations": min(getattr(progress, name, None) or 0, 0xFFFF)
             for name in ("remaining", "completed", "failed", "warning")
             if name != "remaining" or code.is_pending or code.is_cancel
         }
