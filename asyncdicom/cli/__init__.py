@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "move": "have instances sent to another application entity (C-MOVE)",
         "receive": "receive instances into a folder (a storage SCP)",
         "archive": "serve a folder as a Query/Retrieve archive",
+        "password": "make the hash of a password, for the users of a server",
         "demo": "show the main job on real data, without any peer",
     }
 )

@@ -1,12 +1,20 @@
 """Serve a folder as a Query/Retrieve archive: C-STORE, C-FIND, C-GET and C-MOVE of all information models.
 
-Peers must call the archive by its own AE title, unless --any-called; --allow restricts who may call, by AE title or by
-network address. C-MOVE sends to the --peer addresses. The TOML file of --config may have any of the options, by the same
-names, with lists for those that may be repeated; what the command line says comes on top:
+Peers must call the archive by its own AE title or a --called one, unless --any-called; --allow restricts who may call, by
+AE title or by network address. C-MOVE sends to the --peer addresses, and through TLS to those of --tls-peer. The TOML file
+of --config may have any of the options, by the same names, with lists for those that may be repeated; what the command line
+says comes on top. It may also name users, with hashes of 'asyncdicom password', and what calling AE titles may do:
 
   listen = "ARCHIVE@0.0.0.0:11112"
   peer = ["WORKSTATION@10.0.0.7:11112"]
   on-duplicate = "keep"
+
+  [users]
+  alice = "scrypt$16384$8$1$..."
+
+  [access]
+  CT1 = ["store"]
+  "*" = ["query", "retrieve"]
 
 example:
   asyncdicom archive /srv/dicom --listen ARCHIVE@0.0.0.0:11112 --peer WORKSTATION@10.0.0.7:11112
@@ -19,7 +27,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from .arguments import Parser, add_server_options, address, ae_title, server_limits, server_ssl, server_timeouts
+from .access import add_access_options, guard, server_access
+from .arguments import (
+    Parser,
+    add_peer_tls_options,
+    add_server_options,
+    address,
+    peer_ssl,
+    server_ssl,
+    server_timeouts,
+)
 from .outcome import CommandError, Exit
 from .screen import Screen, counted
 
@@ -36,7 +53,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--peer", type=address, action="append", metavar="AET@HOST:PORT", help="a C-MOVE destination; may be repeated"
     )
-    parser.add_argument("--config", metavar="FILE.toml", help="take options from this file")
+    parser.add_argument(
+        "--tls-peer", type=address, action="append", metavar="AET@HOST:PORT", help="one that takes TLS; may be repeated"
+    )
     parser.add_argument(
         "--on-duplicate",
         choices=("refuse", "keep", "replace"),
@@ -52,17 +71,11 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--any-called", action="store_true", help="accept any called AE title")
     parser.add_argument(
-        "--allow",
-        type=_title_or_network,
-        action="append",
-        default=[],
-        metavar="AET|NETWORK",
-        help="accept this calling AE title, or connections from this address or network; may be repeated",
-    )
-    parser.add_argument(
         "--rebuild-index", action="store_true", help="make the index anew from the files before serving"
     )
     add_server_options(parser)
+    add_access_options(parser)
+    add_peer_tls_options(parser)
 
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
@@ -75,10 +88,12 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     from ..archive import Archive
     from .serving import run_server
 
-    tls = server_ssl(options)
-    limits, timeouts = server_limits(options), server_timeouts(options)
+    tls, timeouts = server_ssl(options), server_timeouts(options)
+    plain, secure = options.peer or [], options.tls_peer or []
+    towards_peers = peer_ssl(options) if secure else None
     own = options.listen.ae_title
     archive = Archive(options.folder, ae_title=own, on_duplicate=options.on_duplicate, sync=options.sync)
+    guard(archive.services, options)
 
     @asynccontextmanager
     async def serving() -> AsyncIterator[Server]:
@@ -88,12 +103,11 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
                 archive.services,
                 options.listen,
                 ssl=tls,
-                peers={peer.ae_title: peer for peer in options.peer or ()},
-                called=None if options.any_called else [own],
-                calling=[text for kind, text in options.allow if kind == "title"] or None,
-                allow=[text for kind, text in options.allow if kind == "network"] or None,
-                limits=limits,
+                peers={peer.ae_title: peer for peer in (*plain, *secure)},
+                peer_ssl=lambda peer: towards_peers if peer in secure else None,
+                called=None if options.any_called else [own, *(options.called or ())],
                 timeouts=timeouts,
+                **server_access(options),
             )
             async with server:
                 yield server
@@ -101,16 +115,6 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
             archive.close()
 
     return run_server(options, screen, serving)
-
-
-def _title_or_network(text: str) -> tuple[str, str]:
-    """Read an AE title, or an address or network; what could be both is an address."""
-    import ipaddress
-
-    try:
-        return "network", str(ipaddress.ip_network(text, strict=False))
-    except ValueError:
-        return "title", ae_title(text)
 
 
 async def _open(archive: Archive, options: argparse.Namespace, screen: Screen) -> None:

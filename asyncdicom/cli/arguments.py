@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     import ssl
 
-    from .. import Address, Limits, Timeouts
+    from .. import Address, Limits, Timeouts, UserIdentity
 
 __all__ = [
     "Parser",
     "add_client_options",
+    "add_peer_tls_options",
     "add_query_options",
     "add_server_options",
     "add_verbosity",
     "address",
     "ae_title",
+    "client_identity",
     "client_ssl",
     "client_timeouts",
     "close_match",
     "count",
     "parse",
+    "peer_ssl",
+    "read_password",
     "seconds",
     "server_limits",
     "server_ssl",
@@ -34,10 +38,16 @@ __all__ = [
 
 #: The default address of a server.
 LISTEN = "ASYNCDICOM@127.0.0.1:11112"
+#: Where the password of --user is, unless it is in a file.
+PASSWORD = "ASYNCDICOM_PASSWORD"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line on stderr."""
+    """A parser whose errors are one line on stderr.
+
+    :ivar source: the file that the words are from.
+    :ivar tables: tables that the file of ``--config`` may have, by their names: what reads one raises :exc:`ValueError`.
+    """
 
     def __init__(self, prog: str, description: str, epilog: str | None = None, usage: str | None = None) -> None:
         super().__init__(
@@ -48,7 +58,8 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.source: str | None = None  # the file that the words are from
+        self.source: str | None = None
+        self.tables: dict[str, Callable[[Mapping[str, object]], object]] = {}
 
     def error(self, message: str) -> NoReturn:
         from .screen import clean
@@ -126,6 +137,10 @@ def add_client_options(parser: Parser) -> None:
     group = parser.add_argument_group("the association")
     group.add_argument("--calling", type=ae_title, metavar="AET", default="ASYNCDICOM", help="our AE title")
     group.add_argument("--timeout", type=seconds, metavar="S", help="seconds to wait for a connection or an answer")
+    group.add_argument(
+        "--user", metavar="NAME", help=f"identify as this user; {PASSWORD} is the password, if it is set"
+    )
+    group.add_argument("--password-file", metavar="FILE", help="take the password from the first line of this file")
     group.add_argument("--tls", action="store_true", help="use TLS; the three options that follow imply it")
     group.add_argument("--tls-ca", metavar="FILE", help="certificates to verify the peer with, instead of the system's")
     group.add_argument("--tls-cert", metavar="FILE", help="our certificate, if the peer asks for one")
@@ -173,6 +188,16 @@ def add_server_options(parser: Parser) -> None:
     add_verbosity(parser)
 
 
+def add_peer_tls_options(parser: Parser) -> None:
+    """Add what is needed for TLS towards others."""
+    group = parser.add_argument_group("TLS towards C-MOVE destinations")
+    group.add_argument(
+        "--peer-tls-ca", metavar="FILE", help="certificates to verify them with, instead of the system's"
+    )
+    group.add_argument("--peer-tls-cert", metavar="FILE", help="our certificate, if they ask for one")
+    group.add_argument("--peer-tls-key", metavar="FILE", help="its key, if that is not in the same file")
+
+
 # What options make.
 
 
@@ -208,6 +233,41 @@ def server_limits(options: argparse.Namespace) -> Limits:
     return Limits(associations=options.max_associations)
 
 
+def client_identity(options: argparse.Namespace) -> UserIdentity | None:
+    """Make the identity of the user, or ``None``.
+
+    :raises CommandError: the file of the password cannot be read, or there is nobody whose it is.
+    """
+    from .outcome import CommandError, Exit
+
+    name, path = options.user, options.password_file
+    if name is None:
+        if path is not None:
+            raise CommandError("--password-file has the password of a --user", Exit.USAGE)
+        return None
+    if not name.isprintable():
+        raise CommandError("--user is not a printable name", Exit.USAGE)
+    from .. import UserIdentity
+
+    password = os.environ.get(PASSWORD) if path is None else read_password(path)
+    return UserIdentity.username(name) if password is None else UserIdentity.password(name, password)
+
+
+def read_password(path: str) -> str:
+    """Return the first line of a file.
+
+    :raises CommandError: it cannot be read.
+    """
+    from .outcome import CommandError, Exit
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline().rstrip("\r\n")
+    except (OSError, ValueError) as exc:
+        reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else "not UTF-8"
+        raise CommandError(f"cannot read {path}: {reason}", Exit.USAGE) from exc
+
+
 def client_ssl(options: argparse.Namespace) -> ssl.SSLContext | None:
     """Make the TLS context of a client, or ``None``.
 
@@ -215,11 +275,23 @@ def client_ssl(options: argparse.Namespace) -> ssl.SSLContext | None:
     """
     if not (options.tls or options.tls_ca or options.tls_cert or options.tls_key):
         return None
+    return _client_context(options.tls_ca, options.tls_cert, options.tls_key, "--tls")
+
+
+def peer_ssl(options: argparse.Namespace) -> ssl.SSLContext:
+    """Make the context for TLS towards C-MOVE destinations.
+
+    :raises CommandError: a file is not what it should be.
+    """
+    return _client_context(options.peer_tls_ca, options.peer_tls_cert, options.peer_tls_key, "--peer-tls")
+
+
+def _client_context(ca: str | None, certificate: str | None, key: str | None, prefix: str) -> ssl.SSLContext:
     from .. import tls
 
-    with _tls_files(options):
+    with _tls_files(ca, certificate, key, prefix):
         # Without an empty password a key that has one would be asked for on the terminal.
-        return tls.client_context(ca=options.tls_ca, certificate=options.tls_cert, key=options.tls_key, password="")
+        return tls.client_context(ca=ca, certificate=certificate, key=key, password="")
 
 
 def server_ssl(options: argparse.Namespace) -> ssl.SSLContext | None:
@@ -234,18 +306,18 @@ def server_ssl(options: argparse.Namespace) -> ssl.SSLContext | None:
 
     if not options.tls_cert:
         raise CommandError("a server needs --tls-cert for TLS", Exit.USAGE)
-    with _tls_files(options):
+    with _tls_files(options.tls_ca, options.tls_cert, options.tls_key, "--tls"):
         return tls.server_context(options.tls_cert, options.tls_key, ca=options.tls_ca, password="")
 
 
 @contextmanager
-def _tls_files(options: argparse.Namespace) -> Iterator[None]:
+def _tls_files(ca: str | None, certificate: str | None, key: str | None, prefix: str) -> Iterator[None]:
     """Say what is wrong with the files of a TLS context."""
     from .outcome import CommandError, Exit
 
-    if options.tls_key and not options.tls_cert:
-        raise CommandError("--tls-key is the key of a --tls-cert", Exit.USAGE)
-    names = [name for name in (options.tls_ca, options.tls_cert, options.tls_key) if name is not None]
+    if key and not certificate:
+        raise CommandError(f"{prefix}-key is the key of a {prefix}-cert", Exit.USAGE)
+    names = [name for name in (ca, certificate, key) if name is not None]
     for name in names:
         if not os.access(name, os.R_OK):
             raise CommandError(f"cannot read {name}", Exit.USAGE)
@@ -267,27 +339,50 @@ def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     path: str | None = getattr(options, "config", None)
     if path is None:
         return options
-    from_file = _words(path)
+    values = _load(path)
+    tables = {name: values.pop(name) for name in parser.tables if name in values}
+    from_file = _words(path, values)
     parser.source = path
     _, unknown = parser.parse_known_args([*from_file, "DIR"])
     if unknown:
         parser.error(f"{unknown[0][2:].partition('=')[0]!r} is no option")
     parser.source = None
-    return parser.parse_args([*from_file, *words])
+    options = parser.parse_args([*from_file, *words])
+    for name, table in tables.items():
+        setattr(options, name, _table(parser, path, name, table))
+    return options
 
 
-def _words(path: str) -> list[str]:
-    """Return what would stand on the command line instead of a file."""
+def _load(path: str) -> dict[str, Any]:
+    """Read a TOML file."""
     import tomllib
 
     from .outcome import CommandError, Exit
 
     try:
         with open(path, "rb") as file:
-            values = tomllib.load(file)
+            return tomllib.load(file)
     except (OSError, ValueError) as exc:
         reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
         raise CommandError(f"{path}: {reason}", Exit.USAGE) from exc
+
+
+def _table(parser: Parser, path: str, name: str, table: object) -> object:
+    """Read a table that is no option."""
+    from .outcome import CommandError, Exit
+
+    if not isinstance(table, dict):
+        raise CommandError(f"{path}: {name!r} is not a table", Exit.USAGE)
+    try:
+        return parser.tables[name](table)
+    except ValueError as exc:
+        raise CommandError(f"{path}: [{name}]: {exc}", Exit.USAGE) from exc
+
+
+def _words(path: str, values: Mapping[str, Any]) -> list[str]:
+    """Return what would stand on the command line instead of the values of a file."""
+    from .outcome import CommandError, Exit
+
     words = []
     for name, value in values.items():
         for one in value if isinstance(value, list) else [value]:

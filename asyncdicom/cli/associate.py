@@ -19,7 +19,7 @@ from ..exceptions import (
     NoPresentationContext,
     StatusError,
 )
-from .arguments import client_ssl, client_timeouts
+from .arguments import client_identity, client_ssl, client_timeouts
 from .interrupt import Interrupt
 from .outcome import CommandError, Exit
 
@@ -32,8 +32,13 @@ _PATIENCE = 3.0
 
 
 def connection_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of ``connect`` that the command line says; made once, for certificates are read."""
-    return {"calling": options.calling, "ssl": client_ssl(options), "timeouts": client_timeouts(options)}
+    """Return the arguments of ``connect`` that the command line says; made once, for files are read."""
+    return {
+        "calling": options.calling,
+        "ssl": client_ssl(options),
+        "timeouts": client_timeouts(options),
+        "user_identity": client_identity(options),
+    }
 
 
 @asynccontextmanager

@@ -16,16 +16,23 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from .arguments import Parser, add_client_options, add_query_options, address, count
-from .outcome import Exit
+from .outcome import CommandError, Exit
 from .screen import Screen, counted, span
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from .. import Find
+    from .. import Find, FindNegotiation
     from .keys import Query
 
 __all__ = ["add_arguments", "run"]
+
+#: Options for what is negotiated by extended negotiation (PS3.4 C.5.1.1), by the names of it.
+_SEMANTICS = {
+    "relational": "keys of levels above may be missing (relational queries)",
+    "combined_date_time": "a range of dates and one of times are one range of both",
+    "fuzzy": "match names by their sound",
+}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -33,6 +40,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("address", type=address, metavar="AET@HOST:PORT", help="the peer")
     add_query_options(parser)
     parser.add_argument("--limit", type=count, metavar="N", help="take at most so many matches, then cancel")
+    for name, text in _SEMANTICS.items():
+        parser.add_argument(_option(name), action="store_true", help=f"{text}; the peer must agree to that")
     parser.add_argument("--json", action="store_true", help="print a line of DICOM JSON for each match")
     add_client_options(parser)
 
@@ -83,20 +92,26 @@ class _Output:
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Do it, and return the exit status."""
+    from .. import FindNegotiation
     from .associate import associate, connection_options
     from .interrupt import Interrupt, run_client
     from .keys import find_query
 
     query = find_query(options)
+    model = query.sop_class("FIND")
+    wanted = FindNegotiation(**{name: getattr(options, name) for name in _SEMANTICS})
     arguments = connection_options(options)
+    if any(wanted):
+        arguments["extended_negotiation"] = {model: wanted}
     output = _Output(screen, query, as_json=options.json)
     start = 0.0
     truncated = False
 
     async def find(interrupt: Interrupt) -> int:
         nonlocal start, truncated
-        model = query.sop_class("FIND")
         async with associate(options, [model], interrupt, **arguments) as association:
+            agreed = FindNegotiation.read(association.extended_negotiation.get(model, b""))
+            _check_agreed(wanted, agreed, options)
             start = perf_counter()
             matches = association.find(query.identifier, model, limit=options.limit)
             status = Exit.DONE
@@ -114,6 +129,20 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
             more = ", there are more" if truncated else ""
             screen.note(f"{counted(output.count, 'match')} in {span(elapsed)}{more}")
     return status
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_agreed(wanted: FindNegotiation, agreed: FindNegotiation, options: argparse.Namespace) -> None:
+    """Make sure of what the answers will mean.
+
+    :raises CommandError: the peer does not do what was asked for.
+    """
+    missing = [_option(name) for name in _SEMANTICS if getattr(wanted, name) and not getattr(agreed, name)]
+    if missing:
+        raise CommandError(f"{options.address} does not support {' and '.join(missing)}")
 
 
 async def _take(matches: Find, output: _Output, screen: Screen) -> Exit:

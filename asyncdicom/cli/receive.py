@@ -2,7 +2,7 @@
 
 Any storage SOP class is accepted, private ones too, in any transfer syntax, and any called AE title unless --called names
 those that are accepted. An instance that is there already with another data set is replaced, in one step, unless
---on-duplicate says otherwise.
+--on-duplicate says otherwise. --config is a TOML file of options, users and rules, as that of 'asyncdicom archive'.
 
 example:
   asyncdicom receive incoming --listen STORE@0.0.0.0:11112
@@ -14,7 +14,8 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .arguments import Parser, add_server_options, ae_title, server_limits, server_ssl, server_timeouts
+from .access import add_access_options, guard, server_access
+from .arguments import Parser, add_server_options, server_ssl, server_timeouts
 from .screen import Screen, amount, clean, counted, size
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ def add_arguments(parser: Parser) -> None:
     """Describe the arguments."""
     parser.add_argument("folder", metavar="DIR", help="where the files go; made if it is not there")
     parser.add_argument(
-        "--called", type=ae_title, action="append", metavar="AET", help="accept this called AE title; may be repeated"
-    )
-    parser.add_argument(
         "--on-duplicate",
         choices=("refuse", "keep", "replace"),
         default="replace",
@@ -40,6 +38,7 @@ def add_arguments(parser: Parser) -> None:
         "that (the default)",
     )
     add_server_options(parser)
+    add_access_options(parser)
 
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
@@ -48,8 +47,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     from .keep import Folder, Kept
     from .serving import run_server
 
-    tls = server_ssl(options)
-    limits, timeouts = server_limits(options), server_timeouts(options)
+    tls, timeouts = server_ssl(options), server_timeouts(options)
     folder = Folder(options.folder, replace=options.on_duplicate == "replace")
     folder.prepare()
     received = _Received(screen, folder)
@@ -62,8 +60,12 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
             raise StatusError(_DUPLICATE, "another content is there already")
         received.add(request.association, kept)
 
+    guard(services, options)
+
     def make() -> Server:
-        return Server(services, options.listen, ssl=tls, called=options.called, limits=limits, timeouts=timeouts)
+        return Server(
+            services, options.listen, ssl=tls, called=options.called, timeouts=timeouts, **server_access(options)
+        )
 
     try:
         return run_server(options, screen, make, received.watch)

@@ -55,7 +55,7 @@ class Environment:
 
     :ivar ae_title: our AE title towards the destinations of C-MOVE.
     :ivar resolve: gives the address of a C-MOVE destination, or ``None``; may be async.
-    :ivar ssl: the context for TLS towards destinations.
+    :ivar ssl: the context for TLS towards destinations, or a function that gives it for the address of one.
     :ivar saturate_counters: answer a C-GET or C-MOVE of more than 65 535 sub-operations, with counters that stop there;
         otherwise it is refused with 0xC416 or 0xC516.
     :ivar destination_window: sub-operations outstanding at once towards a destination.
@@ -63,7 +63,7 @@ class Environment:
 
     ae_title: str = "ASYNCDICOM"
     resolve: Resolve = field(default=lambda _title: None)
-    ssl: _ssl.SSLContext | None = None
+    ssl: _ssl.SSLContext | Callable[[Address], _ssl.SSLContext | None] | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     destination_window: int = 8

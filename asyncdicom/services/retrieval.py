@@ -379,7 +379,7 @@ class _Destination:
         transport = await open_tcp(
             self._address.host,
             self._address.port,
-            ssl_context=environment.ssl,
+            ssl_context=environment.ssl(self._address) if callable(environment.ssl) else environment.ssl,
             connect_timeout=timeouts.connect,
             tls_timeout=timeouts.tls,
         )
