@@ -47,22 +47,27 @@ from .protocol.framing import Buffer, recycle
 from .protocol.states import State
 from .protocol.upper_layer import (
     AbortIndication,
+    Pause,
     ProviderAbort,
     ReleaseConfirmation,
     ReleaseIndication,
     Role,
     TransportLost,
+    UpperLayer,
 )
 from .settings import Limits, Timeouts
 from .transport import Transport
 
-__all__ = ["Box", "Connection", "IncomingDataSet", "Outgoing", "Oversized", "current_task"]
+__all__ = ["Box", "Connection", "IncomingDataSet", "Outgoing", "Oversized", "current_task", "skip_events"]
 
 logger = logging.getLogger("asyncdicom.association")
 
 #: What is left of a message that a cancelled sender finishes, at most, in bytes; and for how long, in seconds.
 _FINISH_SIZE = 1 << 20
 _FINISH_TIME = 1.0
+
+#: After so many events others get their turn: a chunk of 256 KiB can hold thousands of messages and pieces.
+_TURN = 256
 
 T = TypeVar("T")
 
@@ -87,6 +92,13 @@ def _clock() -> Callable[[], float]:
     except RuntimeError:
         # The requests that asyncdicom.testing makes may be made where no event loop runs.
         return time.monotonic
+
+
+async def skip_events(upper_layer: UpperLayer) -> None:
+    """Pull what an upper layer has to say that nobody asks for any more (Sta13), until it wants more bytes."""
+    while (event := upper_layer.next_event()) is not None:
+        if type(event) is Pause:
+            await checkpoint()
 
 
 class _Door:
@@ -167,11 +179,12 @@ class Outgoing(Protocol):
 class IncomingDataSet:
     """The data set of a C-STORE request on its way in; it holds the baton of its association until it ends."""
 
-    __slots__ = ("_connection", "_limit", "done", "failed", "since", "size")
+    __slots__ = ("_connection", "_limit", "_streak", "done", "failed", "since", "size")
 
     def __init__(self, connection: Connection, limit: int | None) -> None:
         self._connection = connection
         self._limit = math.inf if limit is None else limit
+        self._streak = 0
         self.since = connection.now()
         self.done = False
         self.failed = False
@@ -191,6 +204,10 @@ class IncomingDataSet:
         connection = self._connection
         core = connection.core
         while True:
+            self._streak += 1
+            if self._streak >= _TURN:
+                self._streak = 0
+                await checkpoint()
             event = core.next_event()
             if type(event) is DataSetReceived:
                 data, last = event
@@ -207,6 +224,8 @@ class IncomingDataSet:
                     self._finish()
                     raise connection.error()
                 await connection.receive_some(math.inf)
+            elif type(event) is Pause:
+                await checkpoint()
             else:
                 connection.handle(event)
                 if connection.ended:
@@ -243,6 +262,7 @@ class Connection(abc.ABC):
         self._incoming: IncomingDataSet | None = None
         self._collecting: tuple[int, Message | UnknownMessageReceived, bytearray | None] | None = None
         self._end: Callable[[], Exception] | None = None
+        self._streak = 0  # events since other tasks had their turn
         self._reply_due = False
         self._waited = 0.0
         self._got = 0
@@ -351,12 +371,16 @@ class Connection(abc.ABC):
             self.transport.abort()
 
     def pump(self) -> bool:
-        """Look at what has been received until a message is filed or the association ends; ``False`` wants bytes."""
+        """Look at what has been received until a message is filed, the association ends, or it is the turn of others.
+
+        ``False`` wants bytes.
+        """
         core = self.core
-        while True:
+        while self._streak < _TURN:
             event = core.next_event()
             if event is None:
                 return False
+            self._streak += 1
             kind = type(event)
             if kind is MessageReceived:
                 context_id, message, has_data_set = event  # type: ignore[misc]
@@ -377,10 +401,13 @@ class Connection(abc.ABC):
                 else:
                     self.file_unknown(event)  # type: ignore[arg-type]
                     return True
+            elif kind is Pause:
+                self._streak = _TURN
             else:
                 self.handle(event)
                 if self._end is not None:
                     return True
+        return True
 
     def _collect(self, data: memoryview, last: bool) -> bool:
         assert self._collecting is not None
@@ -406,6 +433,7 @@ class Connection(abc.ABC):
         :raises OperationTimeout: of kind ``"message"``, inside of one.
         """
         upper_layer = self.core.upper_layer
+        self._streak = 0
         if self.core.mid_message:
             allowed = self.timeouts.message
             start = self.now()
@@ -487,12 +515,19 @@ class Connection(abc.ABC):
                     await self.receive_some(min(deadline, self.pending_deadline()))
                 elif self._incoming is not None or self._has_own(box):
                     return
+                elif self._streak >= _TURN:
+                    await self._give_turn()
         finally:
             if self._incoming is None:
                 self._pass_baton()
                 if self._watching:
                     # What has come together with the answer: nobody else may look at it.
                     self.poll()
+
+    async def _give_turn(self) -> None:
+        """Let other tasks run. Cancelling it loses nothing."""
+        self._streak = 0
+        await checkpoint()
 
     def _has_own(self, box: Box[Any]) -> bool:
         return False
@@ -548,6 +583,9 @@ class Connection(abc.ABC):
         upper_layer = self.core.upper_layer
         try:
             while self._incoming is None and self._end is None and self.may_read():
+                if self._streak >= _TURN:
+                    self._poll_later()
+                    break
                 if self.pump():
                     continue
                 data = self.transport.receive_nowait() if self._watching else None
@@ -561,6 +599,13 @@ class Connection(abc.ABC):
             if self._incoming is None:
                 self._pass_baton()
         self.on_surplus()
+
+    def _poll_later(self) -> None:
+        """Go on looking once other tasks had their turn, unless somebody reads then."""
+        self._streak = 0
+        if self._watching:
+            # Only where the transport calls us, which is on asyncio; else whoever waits goes on.
+            asyncio.get_running_loop().call_soon(self.poll)
 
     # Writing.
 
@@ -628,10 +673,14 @@ class Connection(abc.ABC):
         writer = _Writer(self, source, context_id, prefix, begun)
         try:
             await writer.run()
-        except TimeoutError:
+        except (TimeoutError, AssociationClosed) as exc:
+            if writer.reading:
+                # A file of a network drive, or the association that it comes from; ours is well.
+                self._broke_off(writer)
+                raise
+            if isinstance(exc, AssociationClosed):
+                await self._lost(exc)
             self._write_expired()
-        except AssociationClosed as exc:
-            await self._lost(exc)
         except get_cancelled_exc_class():
             if not writer.started:
                 self.core.abandon_message()
@@ -639,12 +688,15 @@ class Connection(abc.ABC):
                 await self._finish_cancelled(writer.finish, writer.remaining)
             raise
         except Exception:
-            # The source failed: the rest of the message will never come.
-            if not writer.started:
-                self.core.abandon_message()
-            else:
-                self.abort_now(lambda: AssociationAborted(0, 0, "the association was aborted: a data set broke off"))
+            self._broke_off(writer)
             raise
+
+    def _broke_off(self, writer: _Writer) -> None:
+        """Give up a message whose source failed: the rest of it will never come."""
+        if not writer.started:
+            self.core.abandon_message()
+        else:
+            self.abort_now(lambda: AssociationAborted(0, 0, "the association was aborted: a data set broke off"))
 
     async def _finish_cancelled(self, finish: Callable[[], Any], remaining: float) -> None:
         """Finish a message whose sender was cancelled, or abort."""
@@ -687,6 +739,8 @@ class Connection(abc.ABC):
                                 upper_layer.receive_data(data)
                             else:
                                 upper_layer.receive_eof()
+                        elif self._streak >= _TURN:
+                            await self._give_turn()
             finally:
                 if self._incoming is None:
                     self._pass_baton()
@@ -778,8 +832,7 @@ class Connection(abc.ABC):
         while self.transport.is_receiving:
             await checkpoint()  # somebody was told that it has ended, and is on the way out
         while not upper_layer.should_close:
-            while upper_layer.next_event() is not None:
-                pass
+            await skip_events(upper_layer)
             await self.flush_control()
             if upper_layer.should_close:
                 break
@@ -808,6 +861,7 @@ class _Writer:
         self._begun = begun
         self._done = False
         self.started = False
+        self.reading = False  # from the source, whose errors are not those of the transport
 
     @property
     def remaining(self) -> float:
@@ -823,7 +877,9 @@ class _Writer:
         now = connection.now
         limit = connection.timeouts.write
         while not self._done:
+            self.reading = True
             buffer, last = await self._next()
+            self.reading = False
             if connection.ended:
                 raise connection.error()
             core.send_buffer(buffer, last=last)

@@ -34,6 +34,7 @@ from anyio.abc import TaskStatus
 
 from . import instrument
 from .association import Association
+from .connection import skip_events
 from .exceptions import (
     AssociationAborted,
     AssociationClosed,
@@ -761,8 +762,7 @@ async def _finish(transport: Transport, upper_layer: UpperLayer, timeouts: Timeo
                     await transport.send(buffer)
                 if upper_layer.should_close or upper_layer.state is State.STA1:
                     break
-                while upper_layer.next_event() is not None:
-                    pass
+                await skip_events(upper_layer)
                 if upper_layer.should_close:
                     continue
                 data = await transport.receive()

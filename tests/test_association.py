@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import pack
@@ -449,6 +449,52 @@ async def test_a_data_set_that_cannot_be_converted_fails_and_aborts_only_if_a_pa
         with pytest.raises(asyncdicom.DataSetError):
             await assoc.store(instance)
         if sent:
+            with pytest.raises(asyncdicom.AssociationAborted, match="broke off"):
+                await assoc.echo()
+        else:
+            assert (await assoc.echo()).status == 0
+
+
+class Failing:
+    """A source of 3 MiB whose end cannot be read."""
+
+    size = 3 << 20
+
+    def __init__(self, error: Exception, good: int) -> None:
+        self._error = error
+        self._good = good
+
+    def read_into(self, views: Sequence[memoryview]) -> int:
+        if self._good <= 0:
+            raise self._error
+        wanted = sum(map(len, views))
+        self._good -= wanted
+        return wanted
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("good", [0, 1 << 20], ids=["before the first byte", "in the middle"])
+@pytest.mark.parametrize(
+    "error", [TimeoutError(110, "a network drive"), asyncdicom.AssociationClosed("another one"), OSError(5, "disk")]
+)
+async def test_an_error_of_what_is_sent_is_not_taken_for_one_of_the_peer(error: Exception, good: int) -> None:
+    instance = asyncdicom.Instance(
+        sop.CT_IMAGE_STORAGE, "1.2", sop.EXPLICIT_VR_LITTLE_ENDIAN, lambda: Failing(error, good)
+    )
+
+    async def script(peer: ScriptedPeer) -> None:
+        if good:
+            await peer.read_to_end()
+        else:
+            await finish(peer)
+
+    async with scripted(script, timeouts=asyncdicom.Timeouts(abort=0.05)) as assoc:
+        with pytest.raises(type(error)) as caught:
+            await assoc.store(instance)
+        assert caught.value is error
+        if good:
             with pytest.raises(asyncdicom.AssociationAborted, match="broke off"):
                 await assoc.echo()
         else:

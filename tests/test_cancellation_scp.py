@@ -355,6 +355,18 @@ async def test_a_c_cancel_with_a_data_set_is_safe(serve: Serve) -> None:
         await peer.release()
 
 
+async def test_a_c_cancel_that_announces_a_data_set_which_never_follows_is_safe(serve: Serve) -> None:
+    services = asyncdicom.Services()
+    services.find(sop.STUDY_ROOT_FIND)(waits)
+    async with serve(services) as peer:
+        await peer.send(find_rq(1))
+        await peer.send(ScriptedPeer.message(FIND_ID, {0x00000100: 0x0FFF, 0x00000120: 1, 0x00000800: 0x0000}))
+        _, last = await final(peer, C_FIND_RSP)
+        assert last.status == 0xFE00
+        await expect_echo(peer)
+        await peer.release()
+
+
 async def test_a_c_cancel_behind_a_request_beyond_the_window_is_found(serve: Serve) -> None:
     services = asyncdicom.Services()
     services.find(sop.STUDY_ROOT_FIND)(waits)

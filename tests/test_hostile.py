@@ -16,6 +16,7 @@ from anyio.abc import ByteStream, SocketStream
 
 import asyncdicom
 from asyncdicom import sop
+from asyncdicom.testing import memory_stream_pair
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +89,12 @@ def store_command(uid: bytes) -> bytes:
         (0x700, us(0)),
         (0x800, us(1)),
         (0x1000, uid),
+    )
+
+
+def find_command() -> bytes:
+    return command(
+        (2, b"1.2.840.10008.5.1.4.1.2.2.1\0"), (0x100, us(0x20)), (0x110, us(7)), (0x700, us(0)), (0x800, us(1))
     )
 
 
@@ -311,6 +318,51 @@ async def test_a_flood_of_empty_fragments_stalls_nobody() -> None:
             for _ in range(20):
                 await check_echo(server)
             tasks.cancel_scope.cancel()
+
+
+#: What a chunk of 256 KiB is filled with, and what comes before it.
+CONFETTI = {
+    "empty pieces of a data set": (p_data(pdv(5, 3, store_command(b"1.2"))), pdv(5, 0, b"")),
+    "bytes of a data set": (p_data(pdv(5, 3, store_command(b"1.2"))), pdv(5, 0, b"x")),
+    "bytes of an identifier": (p_data(pdv(3, 3, find_command())), pdv(3, 0, b"x")),
+    "empty pieces of a command set": (b"", pdv(1, 1, b"")),
+    "bytes after our abort": (p_data(pdv(99, 0, b"x")), pdv(1, 0, b"x")),
+}
+
+
+@pytest.mark.parametrize(("before", "piece"), CONFETTI.values(), ids=CONFETTI)
+@pytest.mark.parametrize("use", ["read", "ignored"])
+async def test_others_get_their_turn_in_a_chunk_of_tiny_fragments(before: bytes, piece: bytes, use: str) -> None:
+    services = asyncdicom.Services()
+
+    @services.store("*")
+    async def store(request: asyncdicom.StoreRequest) -> None:
+        if use == "read":
+            await request.read()
+
+    @services.find(sop.STUDY_ROOT_FIND)
+    async def find(request: asyncdicom.FindRequest) -> None:
+        return None
+
+    turns = 0
+    ours, theirs = memory_stream_pair(1 << 20)
+    server = asyncdicom.Server(services, "SERVER@memory:0", timeouts=asyncdicom.Timeouts(abort=0.2))
+    async with anyio.create_task_group() as tasks:
+
+        async def serve() -> None:
+            await server.serve_stream(theirs)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(serve)
+        await ours.send(associate())
+        assert (await ours.receive())[0] == 2
+        await ours.send(before + p_data(*[piece] * 15_000))
+        await ours.send_eof()
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+    # A checkpoint for every 256 of them, and not many for all else.
+    assert turns >= 58
 
 
 async def test_a_peer_that_never_reads_is_ended_by_the_write_timeout() -> None:

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from ..exceptions import LocalProtocolError
 from . import commands
-from .commands import InvalidCommandSet, Message, UnknownCommandField
+from .commands import CCancelRQ, InvalidCommandSet, Message, UnknownCommandField
 from .framing import SEND_SIZE, Buffer, Fragment, Layout
 from .pdu import AbortReason
-from .upper_layer import ProviderAbort, UpperLayer, UpperLayerEvent
+from .upper_layer import PAUSE_AFTER, Pause, ProviderAbort, UpperLayer, UpperLayerEvent
 
 __all__ = ["DataSetReceived", "Dimse", "DimseEvent", "MessageReceived", "UnknownMessageReceived"]
 
@@ -69,6 +69,7 @@ class Dimse:
         self._fragments = 0
         self._context_id = 0
         self._in_data_set = False
+        self._after_cancel = False  # a C-CANCEL said that it has a data set, which may follow or not
         self._sending = False
 
     def establish(self, contexts: Container[int], maximum_length: int) -> None:
@@ -87,7 +88,10 @@ class Dimse:
 
     def next_event(self) -> DimseEvent | None:
         """Return the next event, or ``None`` when more bytes are needed."""
+        skipped = 0
         while True:
+            if skipped == PAUSE_AFTER:
+                return Pause()
             event = self.upper_layer.next_event()
             if type(event) is not Fragment:
                 return event
@@ -97,10 +101,16 @@ class Dimse:
                     if is_last:
                         self._in_data_set = False
                     elif not data:
+                        skipped += 1
                         continue
                     return DataSetReceived(data, is_last)
+                if self._after_cancel and context_id == self._context_id:
+                    self._after_cancel = not is_last
+                    skipped += 1
+                    continue
                 self._refuse_data(context_id)
                 continue
+            self._after_cancel = False
             if self._in_data_set:
                 self._error(AbortReason.UNEXPECTED_PARAMETER, "a command fragment inside a data set")
                 continue
@@ -124,6 +134,7 @@ class Dimse:
             if len(self._command) + len(data) > self._limit or self._fragments > self._limit:
                 return self._abort(f"a command set of more than {self._limit} bytes or fragments")
             self._command += data
+            skipped += 1
             if is_last:
                 command = bytes(self._command)
                 self._command = None
@@ -139,6 +150,10 @@ class Dimse:
             return UnknownMessageReceived(self._context_id, exc.command_field, exc.message_id, exc.has_data_set)
         except InvalidCommandSet as exc:
             return self._abort(f"invalid command set: {exc}")
+        if has_data_set and type(message) is CCancelRQ:
+            # "No Data Set" (PS3.7 9.3.2.3): it takes effect at once, and what should not follow is skipped if it does.
+            self._after_cancel = True
+            has_data_set = False
         self._in_data_set = has_data_set
         return MessageReceived(self._context_id, message, has_data_set)
 
@@ -164,6 +179,7 @@ class Dimse:
     def _forget(self) -> None:
         self._command = None
         self._in_data_set = False
+        self._after_cancel = False
 
     # Sending.
 

@@ -31,6 +31,7 @@ __all__ = [
     "AssociateConfirmation",
     "AssociateIndication",
     "AssociateRejection",
+    "Pause",
     "ProviderAbort",
     "ReleaseConfirmation",
     "ReleaseIndication",
@@ -103,6 +104,15 @@ class TransportLost:
     """A-P-ABORT indication: the transport connection closed."""
 
 
+@frozen
+class Pause:
+    """No event of the protocol: many fragments meant nothing, and more may have come. Let others run, and ask again."""
+
+
+#: After so many fragments that mean nothing there is a pause. A chunk of 256 KiB can hold 40 000.
+PAUSE_AFTER = 256
+
+
 UpperLayerEvent = (
     AssociateIndication
     | AssociateConfirmation
@@ -113,6 +123,7 @@ UpperLayerEvent = (
     | AbortIndication
     | ProviderAbort
     | TransportLost
+    | Pause
 )
 
 #: A-ASSOCIATE-RQ, -AC, -RJ, A-RELEASE-RQ, -RP, A-ABORT (PS3.8 9.3.1).
@@ -233,6 +244,7 @@ class UpperLayer:
 
     def next_event(self) -> UpperLayerEvent | None:
         """Return the next event, or ``None`` when more bytes are needed (or none will come: :attr:`should_close`)."""
+        ignored = 0
         while True:
             if self._events:
                 return self._events.pop(0)
@@ -249,6 +261,9 @@ class UpperLayer:
                     # AA-6 ignores what a peer that was aborted goes on sending, perhaps in a million fragments.
                     if self.state is not _STA13:
                         self._peer(Input.EVT10)
+                    ignored += 1
+                    if ignored == PAUSE_AFTER:
+                        return Pause()
                     continue
                 if type(item) is ControlPDU:
                     self._receive_pdu(item)

@@ -6,7 +6,7 @@ from struct import pack
 
 from asyncdicom.protocol import pdu
 from asyncdicom.protocol.dimse import Dimse, DimseEvent
-from asyncdicom.protocol.upper_layer import Role, UpperLayer, UpperLayerEvent
+from asyncdicom.protocol.upper_layer import Pause, Role, UpperLayer, UpperLayerEvent
 
 __all__ = [
     "AC",
@@ -138,6 +138,7 @@ def stacked(
 
 
 def messages(core: Dimse, data: bytes) -> list[DimseEvent]:
-    """Give bytes to a DIMSE core and pull its events."""
+    """Give bytes to a DIMSE core and pull its events, without pauses."""
     core.upper_layer.receive_data(data)
-    return list(iter(core.next_event, None))
+    received: list[DimseEvent] = list(iter(core.next_event, None))
+    return [event for event in received if not isinstance(event, Pause)]

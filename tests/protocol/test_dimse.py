@@ -32,7 +32,15 @@ from asyncdicom.protocol.dimse import DataSetReceived, Dimse, DimseEvent, Messag
 from asyncdicom.protocol.framing import COMMAND_SIZE, SEND_SIZE
 from asyncdicom.protocol.pdu import AbortReason
 from asyncdicom.protocol.states import State
-from asyncdicom.protocol.upper_layer import AbortIndication, ProviderAbort, ReleaseIndication, Role, TransportLost
+from asyncdicom.protocol.upper_layer import (
+    PAUSE_AFTER,
+    AbortIndication,
+    Pause,
+    ProviderAbort,
+    ReleaseIndication,
+    Role,
+    TransportLost,
+)
 
 from .cores import acceptor, associated, data_tf, messages, outgoing, pair, pdv, receive, stacked
 
@@ -43,9 +51,12 @@ ECHO = CEchoRQ(message_id=1, affected_sop_class_uid="1.2.840.10008.1.1")
 FIND = CFindRQ(message_id=2, affected_sop_class_uid="1.2.840.10008.5.1.4.1.2.2.1", priority=0)
 STORE = CStoreRQ(message_id=3, affected_sop_class_uid="1.2.3", affected_sop_instance_uid="1.2.3.4", priority=0)
 
+CANCEL = CCancelRQ(message_id_being_responded_to=2)
+
 ECHO_SET = commands.encode(ECHO, has_data_set=False)
 FIND_SET = commands.encode(FIND, has_data_set=True)
 STORE_SET = commands.encode(STORE, has_data_set=True)
+CANCEL_SET_WITH_DATA = commands.encode(CANCEL, has_data_set=True)
 #: The command set of ECHO with a Command Field (0000,0100) that no message has.
 UNKNOWN_SET = ECHO_SET.replace(b"\0\0\0\1\2\0\0\0\x30\0", b"\0\0\0\1\2\0\0\0\x77\7")
 UNKNOWN_SET_WITH_DATA = UNKNOWN_SET.replace(b"\0\0\0\x08\2\0\0\0\1\1", b"\0\0\0\x08\2\0\0\0\1\0")
@@ -155,6 +166,14 @@ STREAMS: dict[str, tuple[bytes, list[DimseEvent | Data]]] = {
         data_tf(command(UNKNOWN_SET_WITH_DATA), pdv(b"ab", last=True), command(ECHO_SET)),
         [UnknownMessageReceived(1, 0x0777, 1, True), Data(b"ab"), MessageReceived(1, ECHO, False)],
     ),
+    "a C-CANCEL that announces a data set which does not follow": (
+        data_tf(command(CANCEL_SET_WITH_DATA), command(ECHO_SET)),
+        [MessageReceived(1, CANCEL, False), MessageReceived(1, ECHO, False)],
+    ),
+    "a C-CANCEL with a data set": (
+        data_tf(command(CANCEL_SET_WITH_DATA), pdv(b"ab"), pdv(b"cd", last=True), command(ECHO_SET)),
+        [MessageReceived(1, CANCEL, False), MessageReceived(1, ECHO, False)],
+    ),
     "a release between two fragments": (
         data_tf(command(STORE_SET), pdv(b"ab")) + RELEASE_RQ,
         [MessageReceived(1, STORE, True), Data(b"ab", last=False), ReleaseIndication()],
@@ -211,6 +230,23 @@ def test_fragments_of_nothing_are_no_events() -> None:
     core = stacked()
     stream = data_tf(command(STORE_SET), *[pdv(b"")] * 100, pdv(b"", last=True))
     assert messages(core, stream) == [MessageReceived(1, STORE, True), DataSetReceived(memoryview(b""), True)]
+
+
+@pytest.mark.parametrize(
+    ("before", "fragment"),
+    [
+        (data_tf(command(STORE_SET)), pdv(b"")),
+        (data_tf(command(b"", last=False)), command(b"", last=False)),
+        (data_tf(command(CANCEL_SET_WITH_DATA)), pdv(b"ab")),
+        (data_tf(pdv(b"ab", context_id=9)), pdv(b"ab")),
+    ],
+    ids=["in a data set", "in a command set", "behind a C-CANCEL", "after our A-ABORT"],
+)
+def test_after_many_fragments_that_mean_nothing_there_is_a_pause(before: bytes, fragment: bytes) -> None:
+    core = stacked()
+    messages(core, before)
+    core.upper_layer.receive_data(data_tf(*[fragment] * 1000))
+    assert list(iter(core.next_event, None)) == [Pause()] * (1000 // PAUSE_AFTER)
 
 
 def test_nothing_is_accepted_before_the_contexts_are_known() -> None:
@@ -620,9 +656,11 @@ def test_two_cores_deliver_what_was_sent(
         for exchange in exchanges:
             if exchange.by_requestor is by_requestor:
                 send(sender, exchange)
-                has_data_set = exchange.data_set is not None
+                # The data set of a C-CANCEL is skipped.
+                has_data_set = exchange.data_set is not None and not isinstance(exchange.message, CCancelRQ)
                 expected.append(MessageReceived(exchange.context_id, exchange.message, has_data_set))
-                if exchange.data_set is not None:
+                if has_data_set:
+                    assert exchange.data_set is not None
                     expected.append(Data(exchange.data_set))
         stream = outgoing(sender.upper_layer)
         places = [chosen.randrange(len(stream) + 1) for _ in range(chosen.randrange(20))]
