@@ -36,12 +36,13 @@ _HOMES = {
     "NoPresentationContext": "exceptions",
     "OperationTimeout": "exceptions",
     "Peer": "association",
+    "PeerProfile": "settings",
     "PresentationContext": "protocol.negotiation",
-    "Progress": "operations",
+    "Progress": "responses",
     "ProtocolError": "exceptions",
     "RemoteProtocolError": "exceptions",
     "Request": "requests",
-    "Response": "operations",
+    "Response": "responses",
     "Retrieval": "retrieval",
     "RetrieveNegotiation": "protocol.extended",
     "RetrieveRequest": "requests",
@@ -77,8 +78,8 @@ __all__ = [
     "DicomNetworkError",
     "EchoRequest",
     "Find",
-    "FindRequest",
     "FindNegotiation",
+    "FindRequest",
     "Get",
     "Instance",
     "Limits",
@@ -88,6 +89,7 @@ __all__ = [
     "NoPresentationContext",
     "OperationTimeout",
     "Peer",
+    "PeerProfile",
     "PresentationContext",
     "Progress",
     "ProtocolError",
@@ -95,14 +97,14 @@ __all__ = [
     "Request",
     "Response",
     "Retrieval",
-    "RetrieveRequest",
     "RetrieveNegotiation",
+    "RetrieveRequest",
     "Server",
     "Services",
     "Status",
     "StatusError",
-    "StoreRequest",
     "StorageNegotiation",
+    "StoreRequest",
     "Timeouts",
     "UserIdentity",
     "cleanup",
@@ -143,15 +145,16 @@ if TYPE_CHECKING:
     )
     from .instances import Instance
     from .listening import listen
-    from .operations import Find, Get, Move, Progress, Response
+    from .operations import Find, Get, Move
     from .pool import AssociationPool
+    from .protocol.extended import FindNegotiation, RetrieveNegotiation, StorageNegotiation
     from .protocol.negotiation import PresentationContext
     from .requests import EchoRequest, FindRequest, NRequest, Request, RetrieveRequest, StoreRequest
+    from .responses import Progress, Response
     from .retrieval import Retrieval, retrieve
-    from .protocol.extended import FindNegotiation, RetrieveNegotiation, StorageNegotiation
     from .server import AssociationRequest, Server, serve
     from .services import Services
-    from .settings import Address, Limits, Timeouts, UserIdentity
+    from .settings import Address, Limits, PeerProfile, Timeouts, UserIdentity
     from .status import Category, Status
 
 

@@ -39,9 +39,10 @@ from .exceptions import (
     RemoteProtocolError,
     StatusError,
 )
+from .fitting import fit
 from .identifiers import make_identifier
 from .instances import Instance, PreparedInstance, ReceivedInstance, SourceOutgoing, prepare
-from .operations import Exchange, Find, Get, Move, Response, Start, SubOperation
+from .operations import Exchange, Find, Get, Move, Start, SubOperation
 from .protocol import commands
 from .protocol.commands import (
     CCancelRQ,
@@ -72,7 +73,8 @@ from .protocol.commands import (
 from .protocol.dimse import Dimse, UnknownMessageReceived
 from .protocol.negotiation import AcceptedContext, Negotiated
 from .requests import EchoRequest, FindRequest, NRequest, Request, RetrieveRequest, StoreRequest
-from .settings import Limits, Timeouts, validate_ae_title
+from .responses import Response
+from .settings import Limits, PeerProfile, Timeouts, validate_ae_title
 from .status import DUPLICATE_INVOCATION, SOP_CLASS_NOT_SUPPORTED, UNRECOGNISED_OPERATION, Status
 from .transport import Transport
 
@@ -144,6 +146,7 @@ class Association(Connection):
 
     :ivar peer: the :class:`Peer`.
     :ivar strict_roles: answer C-GET sub-operations on contexts without a negotiated SCP role with a failure.
+    :ivar profile: how the peer is treated.
     """
 
     def __init__(
@@ -157,11 +160,13 @@ class Association(Connection):
         limits: Limits,
         perform: Callable[[Request], Awaitable[None]] | None = None,
         strict_roles: bool = False,
+        profile: PeerProfile | None = None,
     ) -> None:
         super().__init__(transport, core, timeouts, limits)
         self.negotiated = negotiated
         self.is_requestor = requestor
-        self.strict_roles = strict_roles
+        self.profile = profile = profile or PeerProfile()
+        self.strict_roles = strict_roles or profile.strict_roles
         self.peer = Peer(
             ae_title=negotiated.called_ae_title if requestor else negotiated.calling_ae_title,
             address=transport.peer_address,
@@ -176,6 +181,7 @@ class Association(Connection):
             self._by_class.setdefault(context.abstract_syntax, []).append(context)
         # As SCU.
         self._exchanges: dict[int, Exchange] = {}
+        self._operations = 0  # that were begun
         self._last_message_id = 0
         self._slot_waiters: deque[Box[None]] = deque()
         self._zombies: set[Exchange] = set()
@@ -238,7 +244,8 @@ class Association(Connection):
     def _why_no_context(self, uid: str, transfer_syntax: str | None, accepted: bool, role_missing: bool) -> str:
         name = sop.lookup(uid).name or uid[:64]
         if role_missing:
-            return f"the role for {name} was not accepted"
+            cure = ": store on an association without a C-GET class, or set PeerProfile.assume_roles"
+            return f"the role for {name} was not accepted{cure if self.is_requestor and sop.is_storage(uid) else ''}"
         if accepted:
             return f"{name} was accepted, but not with transfer syntax {(transfer_syntax or '')[:64]}"
         result = self.negotiated.rejected.get(uid)
@@ -262,9 +269,20 @@ class Association(Connection):
             self._check_own_task(current_task())
         if self._slot_waiters or len(self._exchanges) >= self._window:
             await self._wait_for_slot()
+        if self.operations_left == 0:
+            raise LocalProtocolError(
+                f"the peer's profile allows {self.profile.operations} operations on an association: associate again"
+            )
         exchange = Exchange(self._next_message_id(), context, expects)
         self._exchanges[exchange.message_id] = exchange
+        self._operations += 1
         return exchange
+
+    @property
+    def operations_left(self) -> int | None:
+        """How many operations the peer's profile still allows on this association; ``None`` is any number."""
+        most = self.profile.operations
+        return None if most is None else max(0, most - self._operations)
 
     async def _wait_for_slot(self) -> None:
         """Wait in turn until fewer requests than the window allows are outstanding."""
@@ -316,6 +334,8 @@ class Association(Connection):
         """Give up on an exchange: its slot frees when its response comes, or now if nothing was sent."""
         exchange.items.clear()
         self._not_full(exchange)
+        if not exchange.sent:
+            self._operations -= 1
         if not exchange.sent or self.ended:
             self._remove(exchange)
         elif not exchange.done:
@@ -431,7 +451,8 @@ class Association(Connection):
                     await self._answer_store(request, instance.verdict)
                 self._orphans.clear()
                 for exchange in [exchange for exchange in self._exchanges.values() if exchange.abandoned]:
-                    await self._send_cancel(exchange)
+                    if self.profile.cancel:
+                        await self._send_cancel(exchange)
                     await self._drain(exchange)
                 clean = True
         finally:
@@ -803,7 +824,9 @@ class Association(Connection):
 
     def _may_invoke(self, context: AcceptedContext, *, scp: bool = False) -> bool:
         """Tell whether we have the SCU role (or the SCP role) in a context."""
-        return context.requestor_is_scu if self.is_requestor is not scp else context.requestor_is_scp
+        if context.requestor_is_scu if self.is_requestor is not scp else context.requestor_is_scp:
+            return True
+        return self.profile.assume_roles and not scp and sop.is_storage(context.abstract_syntax)
 
     def _query(
         self,
@@ -817,14 +840,19 @@ class Association(Connection):
     ) -> Start:
         uid = model or self._infer_model(verb)
         context = self.find_context(uid)
-        identifier = query if isinstance(query, bytes) else make_identifier(query, keys, level, uid)
-        if not isinstance(identifier, bytes):
-            identifier = _dataset.encode_data_set(identifier, context.transfer_syntax)
+        identifiers: list[Any] = (
+            [query] if isinstance(query, bytes) else fit(make_identifier(query, keys, level, uid), self.profile)
+        )
+        left = self.operations_left
+        if left is not None and 1 < len(identifiers) > left:
+            raise LocalProtocolError(
+                f"the query takes {len(identifiers)} requests, and the peer's profile allows {left} on this association"
+            )
         return Start(
             context,
             lambda i: verb(message_id=i, affected_sop_class_uid=uid, priority=priority, **fields),
             _RESPONSES[verb],
-            identifier,
+            identifiers,
         )
 
     def _infer_model(self, verb: type[CFindRQ] | type[CGetRQ] | type[CMoveRQ]) -> str:
@@ -850,7 +878,11 @@ class Association(Connection):
     ) -> Find:
         """Query, by C-FIND (PS3.7 9.1.2, PS3.4 C.4.1): iterate over the matches.
 
-        :param query: the identifier: a data set, a mapping of keywords to values, or encoded bytes.
+        What does not fit into one request takes several, one after the other: a list of UIDs that is longer than a value may
+        be, or what the peer's :class:`~asyncdicom.PeerProfile` says that it does not understand. One key of a query may.
+
+        :param query: the identifier: a data set, a mapping of keywords to values, or encoded bytes, which are sent as they
+            are.
         :param model: the information model's SOP class; inferred from what was accepted, Study Root preferred.
         :param level: the Query/Retrieve Level, if the identifier has none.
         :param limit: deliver at most so many matches, then cancel.

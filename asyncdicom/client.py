@@ -32,7 +32,7 @@ from .protocol.upper_layer import (
     TransportLost,
     UpperLayer,
 )
-from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, Timeouts, UserIdentity, validate_ae_title
+from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, PeerProfile, Timeouts, UserIdentity, validate_ae_title
 from .transport import StreamTransport, Transport, open_tcp
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ def default_contexts() -> list[Context]:
     ]
 
 
-def make_contexts(contexts: Iterable[Context] | None) -> list[PresentationContext]:
+def make_contexts(contexts: Iterable[Context] | None, profile: PeerProfile | None = None) -> list[PresentationContext]:
     """Turn SOP classes and UIDs into presentation contexts.
 
     A bare class is one context with Explicit and Implicit VR Little Endian. When a GET class is among them, storage
-    contexts without explicit roles are proposed with both roles.
+    contexts without explicit roles are proposed with both roles, unless the profile of the peer says otherwise.
 
     :raises LocalProtocolError: there are none, or more than 128.
     """
@@ -86,12 +86,13 @@ def make_contexts(contexts: Iterable[Context] | None) -> list[PresentationContex
     ]
     if not 1 <= len(made) <= 128:
         raise LocalProtocolError(f"{len(made)} presentation contexts: an association has 1 to 128 (PS3.8 9.3.2.2)")
-    if any(context.abstract_syntax in _GET for context in made):
+    roles = "both" if profile is None else profile.storage_roles
+    if roles != "none" and any(context.abstract_syntax in _GET for context in made):
         made = [
             PresentationContext(
                 abstract_syntax=context.abstract_syntax,
                 transfer_syntaxes=context.transfer_syntaxes,
-                scu_role=True,
+                scu_role=roles == "both",
                 scp_role=True,
             )
             if context.scu_role is None and context.scp_role is None and sop.is_storage(context.abstract_syntax)
@@ -122,6 +123,7 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
     :param timeouts: deadlines.
     :param limits: bounds.
     :param strict_roles: refuse C-GET sub-operations on contexts without a negotiated SCP role.
+    :param profile: an :class:`asyncdicom.PeerProfile` that says what the peer cannot do, or does not take.
     :raises ValueError: the address or AE title is not valid.
     :raises LocalProtocolError: the proposal breaks the standard; no connection was made.
     :raises ConnectError: no connection could be made.
@@ -150,7 +152,9 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         strict_roles: bool = False,
+        profile: PeerProfile | None = None,
     ) -> None:
+        self._profile = profile = profile or PeerProfile()
         self._address = Address.parse(address)
         self._ssl = ssl
         self._server_hostname = server_hostname
@@ -159,7 +163,7 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
         self._timeouts = timeouts or Timeouts()
         self._limits = limits or Limits()
         self._strict_roles = strict_roles
-        self._maximum_length = maximum_length
+        self._maximum_length = profile.most(maximum_length)
         identity = None
         if user_identity is not None:
             identity = pdu.UserIdentityRQ(
@@ -171,9 +175,9 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
         self._request = negotiation.request(
             called=self._address.ae_title,
             calling=validate_ae_title(calling),
-            contexts=make_contexts(contexts),
-            maximum_length=maximum_length,
-            async_operations=async_operations,
+            contexts=make_contexts(contexts, profile),
+            maximum_length=self._maximum_length,
+            async_operations=async_operations if profile.async_window else (1, 1),
             extended_negotiation=extended_negotiation,
             common_extended_negotiation=common_extended_negotiation,
             user_identity=identity,
@@ -204,6 +208,7 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
             limits=self._limits,
             services=self._services,
             strict_roles=self._strict_roles,
+            profile=self._profile,
         )
         return self._association
 
@@ -228,6 +233,7 @@ async def associate(
     limits: Limits,
     services: Services | None = None,
     strict_roles: bool = False,
+    profile: PeerProfile | None = None,
 ) -> Association:
     """Associate over a connected transport, which is closed if that fails.
 
@@ -277,6 +283,7 @@ async def associate(
         limits=limits,
         perform=perform,
         strict_roles=strict_roles,
+        profile=profile,
     )
     logger.debug("associated with %r: %d contexts", association.peer.ae_title, len(negotiated.contexts))
     return association

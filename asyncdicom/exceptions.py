@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .operations import Response
+    from .responses import Response
     from .status import Status
 
 __all__ = [

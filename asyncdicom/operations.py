@@ -9,6 +9,9 @@ for. Leaving early, by ``aclose()``, by an exception in the ``async with``, or b
 sends C-CANCEL and drains what still comes, bounded by ``Timeouts.cancel``; if that does not succeed, or a second
 cancellation arrives meanwhile, the association is aborted. ``__del__`` can only set a flag: the association's next verb
 then cancels and drains.
+
+An identifier that does not fit into one request (:mod:`.fitting`) takes several, one after the other, which are one
+operation to whoever iterates: what comes is merged, and the final response is the worst of theirs.
 """
 
 from __future__ import annotations
@@ -16,20 +19,29 @@ from __future__ import annotations
 import abc
 import math
 import weakref
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from anyio import CancelScope, current_time
 
 from . import dataset as _dataset
-from .connection import Box, IncomingDataSet, Oversized, current_task
-from .exceptions import DataSetError, LocalProtocolError, RemoteProtocolError, StatusError
+from .connection import Box, IncomingDataSet, current_task
+from .exceptions import LocalProtocolError, RemoteProtocolError, StatusError
 from .instances import ReceivedInstance
-from .protocol.commands import CFindRSP, CStoreRQ, Message
+from .protocol.commands import CStoreRQ, Message
 from .protocol.negotiation import AcceptedContext
-from .status import CANCEL, INVALID_OBJECT_INSTANCE, OUT_OF_RESOURCES, SUCCESS, Status
+from .responses import Progress, Response, add, merge
+from .status import (
+    CANCEL,
+    INVALID_OBJECT_INSTANCE,
+    OUT_OF_RESOURCES,
+    OUT_OF_RESOURCES_SUBOPERATIONS,
+    SUCCESS,
+    Status,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -38,120 +50,18 @@ if TYPE_CHECKING:
 
     from .association import Association
 
-__all__ = ["Exchange", "Find", "Get", "Move", "Operation", "Progress", "Response", "Start", "SubOperation"]
+__all__ = ["Exchange", "Find", "Get", "Move", "Operation", "Start", "SubOperation"]
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """The sub-operation counters of a C-GET or C-MOVE response (PS3.7 9.1.3.1); ``None`` where the peer gave none."""
-
-    remaining: int | None = None
-    completed: int | None = None
-    failed: int | None = None
-    warning: int | None = None
-
-    @property
-    def total(self) -> int | None:
-        """All sub-operations, if enough counters are known."""
-        if self.remaining is None:
-            return None
-        return self.remaining + (self.completed or 0) + (self.failed or 0) + (self.warning or 0)
-
-
-class Response:
-    """One response of the peer.
-
-    :ivar status: its :class:`asyncdicom.Status`.
-    :ivar message_id: the Message ID of the request that it answers.
-    :ivar message: the whole command set.
-    :ivar data_set_bytes: its data set as it came, or ``None``.
-    """
-
-    __slots__ = ("_context", "_decoded", "_raw", "data_set_bytes", "message", "message_id", "status")
-
-    def __init__(self, message: Message, context: AcceptedContext, data: bytes | None) -> None:
-        # Matches come by the thousand, and few of their values are ever looked at.
-        self._raw = type(message) is CFindRSP
-        self.message = message
-        self.message_id = int(getattr(message, "message_id_being_responded_to"))  # noqa: B009
-        self.status = Status(getattr(message, "status"))  # noqa: B009
-        self.data_set_bytes = data
-        self._context = context
-        self._decoded: Dataset | None = None
-
-    @property
-    def transfer_syntax_uid(self) -> str:
-        """How the data set is encoded."""
-        return self._context.transfer_syntax
-
-    @property
-    def data_set(self) -> Dataset | None:
-        """The data set, decoded on first access; ``None`` if there is none.
-
-        :raises DataSetError: it cannot be decoded.
-        """
-        if self._decoded is None and self.data_set_bytes is not None:
-            if isinstance(self.data_set_bytes, Oversized):
-                raise DataSetError("the data set of the response is longer than Limits.identifier")
-            self._decoded = _dataset.decode_data_set(self.data_set_bytes, self.transfer_syntax_uid, raw=self._raw)
-        return self._decoded
-
-    @property
-    def error_comment(self) -> str | None:
-        """The Error Comment (0000,0902), if there is one."""
-        return getattr(self.message, "error_comment", None)
-
-    @property
-    def offending_element(self) -> tuple[int, ...]:
-        """The tags of Offending Element (0000,0901)."""
-        return tuple(getattr(self.message, "offending_element", None) or ())
-
-    @property
-    def error_id(self) -> int | None:
-        """The Error ID (0000,0903), if there is one."""
-        return getattr(self.message, "error_id", None)
-
-    @property
-    def progress(self) -> Progress:
-        """The sub-operation counters."""
-        message = self.message
-        return Progress(
-            getattr(message, "number_of_remaining_suboperations", None),
-            getattr(message, "number_of_completed_suboperations", None),
-            getattr(message, "number_of_failed_suboperations", None),
-            getattr(message, "number_of_warning_suboperations", None),
-        )
-
-    @property
-    def affected_sop_instance_uid(self) -> str | None:
-        """The Affected SOP Instance UID, such as the one that an N-CREATE was given."""
-        return getattr(self.message, "affected_sop_instance_uid", None)
-
-    @property
-    def failed_sop_instance_uids(self) -> list[str]:
-        """The Failed SOP Instance UID List (0008,0058) of a retrieval's response.
-
-        :raises DataSetError: the data set cannot be decoded.
-        """
-        data_set = self.data_set
-        value = None if data_set is None else data_set.get("FailedSOPInstanceUIDList")
-        if not value:
-            return []
-        return [str(value)] if isinstance(value, str) else [str(uid) for uid in value]
-
-    def __repr__(self) -> str:
-        return f"<Response {self.status!r} to message {self.message_id}>"
-
-
 class Start(NamedTuple):
-    """What begins an operation: its context, its command set for a given Message ID, and its identifier."""
+    """What begins an operation: its context, its command set for a given Message ID, and the identifiers to ask by, in turn."""
 
     context: AcceptedContext
     message: Callable[[int], Message]
     expects: type[Message]
-    identifier: bytes
+    identifiers: Sequence[Dataset | bytes]
 
 
 class SubOperation:
@@ -306,7 +216,8 @@ class Iteration(AsyncGenerator[T, None], Generic[T]):
 class Operation(Iteration[T]):
     """An operation with several responses, in progress.
 
-    :ivar response: the final :class:`Response`, once it has come.
+    :ivar response: the final :class:`Response`, once it has come. If there were several requests, it is the worst of theirs,
+        with the counters and the failed instances of all of them.
     :ivar truncated: whether results were left behind by ``limit`` or by leaving early.
     """
 
@@ -326,18 +237,23 @@ class Operation(Iteration[T]):
         self._check = check
         self._count = 0
         self._exchange: Exchange | None = None
+        self._asked: Start | None = None
+        self._left: deque[Dataset | bytes] = deque()  # what is still to be asked for
+        self._finals: list[Response] = []
         self._we_cancelled = False
         self.response: Response | None = None
         self.truncated = False
+
+    @property
+    def responses(self) -> tuple[Response, ...]:
+        """The final responses, one for each request that was necessary."""
+        return tuple(self._finals)
 
     async def _step(self) -> T:
         if self._limit is not None and self._count >= self._limit:
             await self._leave()
             raise StopAsyncIteration
-        if self._exchange is None:
-            await self._begin()
-        exchange = self._exchange
-        assert exchange is not None
+        exchange = self._exchange or await self._begin()
         exchange.consumer = current_task()
         association = self._association
         await self._advance()
@@ -350,8 +266,14 @@ class Operation(Iteration[T]):
                     return self._deliver(found)
                 continue
             if not entry.status.is_pending:
-                self.response = entry
-                self._finish(entry)
+                self._conclude(entry)
+                if self._left and _may_go_on(entry.status):
+                    exchange = await self._begin()
+                    continue
+                self.truncated = self.truncated or bool(self._left)
+                self._left.clear()
+                self.response = merge(self._finals)
+                self._finish(self.response)
             found = self._pending(entry)
             if found is not None:
                 return self._deliver(found)
@@ -369,14 +291,26 @@ class Operation(Iteration[T]):
             raise StatusError(status, response.error_comment, response)
         raise StopAsyncIteration
 
-    async def _begin(self) -> None:
-        start = self._start()
+    def _conclude(self, response: Response) -> None:
+        """Note the final response of a request."""
+        self._finals.append(response)
+
+    async def _begin(self) -> Exchange:
+        """Send the next request."""
+        if self._asked is None:
+            self._asked = self._start()
+            self._left.extend(self._asked.identifiers)
+        start = self._asked
         association = self._association
+        identifier = self._left.popleft()
+        if not isinstance(identifier, bytes):
+            identifier = _dataset.encode_data_set(identifier, start.context.transfer_syntax)
         exchange = await association._open_exchange(start.context, start.expects)
         exchange.operation = weakref.ref(self)
         exchange.consumer = current_task()
         self._exchange = exchange
-        await association._send_request(exchange, start.message(exchange.message_id), start.identifier)
+        await association._send_request(exchange, start.message(exchange.message_id), identifier)
+        return exchange
 
     async def _advance(self) -> None:
         """Do what is due before the next item is waited for."""
@@ -393,6 +327,10 @@ class Operation(Iteration[T]):
     async def _leave(self) -> None:
         """Send C-CANCEL and drain, unless the operation has ended; bounded."""
         self._closed = True
+        self.truncated = self.truncated or bool(self._left)
+        self._left.clear()
+        if self._finals and self.response is None:
+            self.response = merge(self._finals)
         exchange = self._exchange
         association = self._association
         if exchange is None or association.ended:
@@ -406,7 +344,7 @@ class Operation(Iteration[T]):
         try:
             with CancelScope(shield=True, deadline=math.inf if seconds is None else current_time() + seconds):
                 await self._settle()
-                if not exchange.done:
+                if not exchange.done and association.profile.cancel:
                     await association._send_cancel(exchange)
                 await self._drain(exchange)
                 drained = True
@@ -437,7 +375,8 @@ class Operation(Iteration[T]):
             elif entry.status.is_pending:
                 self.truncated = True
             else:
-                self.response = entry
+                self._conclude(entry)
+                self.response = merge(self._finals)
                 self.truncated = self.truncated or entry.status == CANCEL
                 return
 
@@ -451,6 +390,11 @@ class Operation(Iteration[T]):
         """Let go of what was delivered last, without waiting."""
 
 
+def _may_go_on(status: Status) -> bool:
+    """Tell whether the next request is worth sending: not after a failure, unless it is that of all sub-operations."""
+    return not (status.is_failure or status == CANCEL) or status == OUT_OF_RESOURCES_SUBOPERATIONS
+
+
 class Find(Operation["Dataset"]):
     """A C-FIND in progress (PS3.7 9.1.2): yields a data set per match."""
 
@@ -461,25 +405,61 @@ class Find(Operation["Dataset"]):
         return response.data_set
 
 
-class Move(Operation[Progress]):
-    """A C-MOVE in progress (PS3.7 9.1.4): yields the :class:`Progress` of each pending response.
+class _Retrieving(Operation[T]):
+    """What C-GET and C-MOVE have in common: counters.
 
-    :ivar progress: the counters as of the last response.
+    :ivar progress: the counters as of the last response; if there are several requests, those of all of them together.
     """
 
-    _verb = "C-MOVE"
     progress = Progress()
+    _before = Progress()  # of the requests that have ended
+    _ahead = 0  # instances that are named in requests which are still to be sent
 
-    def _pending(self, response: Response) -> Progress | None:
-        self.progress = response.progress
-        return self.progress
+    async def _begin(self) -> Exchange:
+        exchange = await super()._begin()
+        if not self._finals:
+            self._ahead = sum(map(_named_instances, self._left))
+        return exchange
+
+    def _count_up(self, response: Response) -> None:
+        """Note the counters of a response."""
+        seen = response.progress
+        together = add((self._before, seen))
+        remaining = None if seen.remaining is None else seen.remaining + self._ahead
+        self.progress = replace(together, remaining=remaining)
+
+    def _conclude(self, response: Response) -> None:
+        super()._conclude(response)
+        self._count_up(response)
+        self._before = replace(self.progress, remaining=None)
+        if self._left:
+            self._ahead -= _named_instances(self._left[0])
 
     def _finish(self, response: Response) -> None:
         self.progress = response.progress
         super()._finish(response)
 
 
-class Get(Operation[ReceivedInstance]):
+def _named_instances(identifier: Dataset | bytes) -> int:
+    """Return how many instances an identifier names."""
+    value: Any = None if isinstance(identifier, bytes) else identifier.get("SOPInstanceUID")
+    return 0 if not value else 1 if isinstance(value, str) else len(value)
+
+
+class Move(_Retrieving[Progress]):
+    """A C-MOVE in progress (PS3.7 9.1.4): yields the :class:`Progress` of each pending response.
+
+    :ivar progress: the counters as of the last response.
+    """
+
+    _verb = "C-MOVE"
+
+    def _pending(self, response: Response) -> Progress | None:
+        self._count_up(response)
+        return self.progress
+
+
+class Get(_Retrieving[ReceivedInstance]):
     """A C-GET in progress (PS3.7 9.1.3): yields an :class:`~asyncdicom.Instance` per sub-operation.
 
     The C-STORE response of an instance is sent when the next one is asked for or the loop is left.
@@ -488,7 +468,6 @@ class Get(Operation[ReceivedInstance]):
     """
 
     _verb = "C-GET"
-    progress = Progress()
 
     def __init__(
         self,
@@ -504,11 +483,7 @@ class Get(Operation[ReceivedInstance]):
         self._current: tuple[SubOperation, ReceivedInstance] | None = None
 
     def _pending(self, response: Response) -> None:
-        self.progress = response.progress
-
-    def _finish(self, response: Response) -> None:
-        self.progress = response.progress
-        super()._finish(response)
+        self._count_up(response)
 
     async def _advance(self) -> None:
         await self._settle()

@@ -35,7 +35,7 @@ from .exceptions import (
     LocalProtocolError,
     OperationTimeout,
 )
-from .settings import Address, Limits, Timeouts, UserIdentity
+from .settings import Address, Limits, PeerProfile, Timeouts, UserIdentity
 
 if TYPE_CHECKING:
     import os
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     from .association import Association
     from .instances import Instance
-    from .operations import Response
     from .protocol.pdu import CommonExtendedNegotiation
+    from .responses import Response
     from .services import Services
 
 __all__ = ["AssociationPool"]
@@ -77,6 +77,7 @@ class _ConnectOptions(TypedDict, total=False):
     timeouts: Timeouts | None
     limits: Limits | None
     strict_roles: bool
+    profile: PeerProfile | None
 
 
 class _Idle:
@@ -123,7 +124,8 @@ class AssociationPool:
     :param address: ``"AET@host:port"`` or an :class:`asyncdicom.Address`.
     :param size: most associations at once; who asks for one more waits in turn.
     :param idle: seconds after which an association that nobody uses is released; ``None`` keeps it until the peer ends it.
-    :param max_uses: uses after which an association is released; ``None`` is no limit.
+    :param max_uses: uses after which an association is released; ``None`` is no limit. So it is when the peer's profile
+        allows no more operations on it.
     :param retries: attempts beyond the first to associate when that fails for a reason that may pass: no connection, a
         transient rejection (PS3.8 Table 9-21), an abort. A permanent rejection is final.
     :param delay: seconds before the first of them; each further one waits twice as long.
@@ -340,7 +342,7 @@ class AssociationPool:
             if not association.ended and not self._closed:
                 with CancelScope(shield=True, deadline=_deadline(self._timeouts.cancel)):
                     await association._leave_operations()
-                if association.is_quiet and uses < self._max_uses:
+                if association.is_quiet and uses < self._max_uses and association.operations_left != 0:
                     kept = _Idle(association, uses)
             if kept is None:
                 with CancelScope(shield=True, deadline=_deadline(self._timeouts.release)):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from .association import Association
-    from .operations import Progress
+    from .responses import Progress
 
 __all__ = [
     "EchoRequest",

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import field
+from typing import Literal
 
 from .protocol.values import frozen
 
-__all__ = ["DEFAULT_MAXIMUM_LENGTH", "Address", "Limits", "Timeouts", "UserIdentity", "validate_ae_title"]
+__all__ = [
+    "DEFAULT_MAXIMUM_LENGTH",
+    "Address",
+    "Limits",
+    "PeerProfile",
+    "Timeouts",
+    "UserIdentity",
+    "validate_ae_title",
+]
 
 #: The maximum length of P-DATA-TF PDUs that we announce, in bytes (PS3.8 D.1).
 DEFAULT_MAXIMUM_LENGTH = 131_072
@@ -143,6 +152,65 @@ class Limits:
     contexts: int = 128
     outstanding: int = 16
     data_rate: int | None = 64
+
+
+@frozen
+class PeerProfile:
+    """What a peer cannot do, or does not take: how it is treated instead. The defaults suit whoever keeps to the standard.
+
+    What a peer does not understand of a query is said in another way, in several requests if need be, or refused with
+    :class:`~asyncdicom.LocalProtocolError` before anything is sent; no key is ever left out. An identifier that is given as
+    bytes is sent as it is.
+
+    :param async_window: the asynchronous operations window (PS3.7 D.3.3.3) may be proposed, and answered with more than one
+        operation at once. Some GE systems close the connection after an association that proposed it.
+    :param storage_roles: what is proposed for storage classes beside a C-GET class: ``"both"`` roles, that of the ``"scp"``
+        alone, or ``"none"``, no role selection at all (PS3.7 D.3.3.4).
+    :param strict_roles: C-GET sub-operations are refused on contexts without a negotiated SCP role.
+    :param assume_roles: roles of storage classes are taken for granted that were not: we store although the peer made us SCP
+        only, as pynetdicom's qrscp does, and as C-GET SCP we send to requestors that negotiate none, as Horos does.
+    :param maximum_length: the longest P-DATA-TF PDU in bytes that the peer is told it may send, at most; ``None`` leaves it
+        at what was asked for.
+    :param operations: most operations of one association, which pools, :func:`asyncdicom.retrieve` and C-MOVE destinations
+        keep to by associating again; ``None`` is no limit. Some peers close after one.
+    :param cancel: C-CANCEL may be sent. Without it, an operation that is left early is drained, for at most
+        ``Timeouts.cancel``, and then aborted.
+    :param uid_lists: List of UID Matching (PS3.4 C.2.2.2.2) is understood. Without it, each UID has a request of its own.
+    :param date_ranges: Range Matching (PS3.4 C.2.2.2.5) is understood. Without it, each day of a closed range of dates has a
+        request of its own; other ranges are refused.
+    :param date_wildcards: ``*`` is understood in dates and times. Without it, ``*`` alone is sent as an empty value, which
+        means the same, and ``2024*`` or ``202401*`` as a range of dates; others are refused.
+    :param universal_wildcard: ``*`` alone is understood, anywhere. Without it, it is sent as an empty value.
+    :raises ValueError: a number makes no sense, or values contradict each other.
+    """
+
+    async_window: bool = True
+    storage_roles: Literal["both", "scp", "none"] = "both"
+    strict_roles: bool = False
+    assume_roles: bool = False
+    maximum_length: int | None = None
+    operations: int | None = None
+    cancel: bool = True
+    uid_lists: bool = True
+    date_ranges: bool = True
+    date_wildcards: bool = True
+    universal_wildcard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.storage_roles not in ("both", "scp", "none"):
+            raise ValueError(f"storage_roles is {self.storage_roles!r}: expected 'both', 'scp' or 'none'")
+        if self.strict_roles and (self.assume_roles or self.storage_roles == "none"):
+            raise ValueError("strict_roles excludes assume_roles, and storage_roles 'none'")
+        if self.maximum_length is not None and self.maximum_length < 8:
+            raise ValueError(f"maximum_length is {self.maximum_length}: expected at least 8, or None")
+        if self.operations is not None and self.operations < 1:
+            raise ValueError(f"operations is {self.operations}: expected at least 1, or None")
+
+    def most(self, maximum_length: int) -> int:
+        """Return the maximum length to announce, in bytes, where ``maximum_length`` was asked for; 0 is unlimited."""
+        if self.maximum_length is None:
+            return maximum_length
+        return min(self.maximum_length, maximum_length or self.maximum_length)
 
 
 @frozen(kw_only=False)

@@ -25,9 +25,10 @@ from .. import sop
 from ..client import DEFAULT_CALLING
 from ..exceptions import LocalProtocolError, NoPresentationContext, StatusError
 from ..instances import ReceivedInstance
-from ..operations import Iteration, Progress, Response
+from ..operations import Iteration
+from ..responses import Progress, Response
 from ..server import Server
-from ..settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, Timeouts, UserIdentity, validate_ae_title
+from ..settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, PeerProfile, Timeouts, UserIdentity, validate_ae_title
 from .background import Hosted, spawn
 from .inventory import Inventory
 from .ledger import Ledger
@@ -119,6 +120,7 @@ class _Work:
         self._models = retrieve_models(model, query.level)
         self._priority = priority
         self._association: Association | None = None  # before there is a route
+        self._proposed: list[str] = []
         self._route: Route | None = None
         self._chosen: Model | None = None
         self._instead: Model | None = None  # for C-MOVE, should C-GET turn out not to work
@@ -152,7 +154,8 @@ class _Work:
                 contexts[model.get] = None
             if wanted != "get":
                 contexts[model.move] = None
-        association = self._association = await self._connector.associate([uid for uid in contexts if uid])
+        self._proposed = [uid for uid in contexts if uid]
+        association = self._association = await self._connector.associate(self._proposed)
         accepted = {context.abstract_syntax for context in association.accepted_contexts}
         by_get = next((model for model in models if wanted != "move" and model.get in accepted), None)
         by_move = next((model for model in models if wanted != "get" and model.move in accepted), None)
@@ -188,7 +191,8 @@ class _Work:
         self._route = None
         model, self._instead = self._instead, None
         self.via, self._chosen, self.model = "move", model, model.move
-        self._association = await self._connector.associate([uid for uid in (model.move, model.find) if uid])
+        self._proposed = [uid for uid in (model.move, model.find) if uid]
+        self._association = await self._connector.associate(self._proposed)
         self._route = await self._start()
         return await self._route.next()
 
@@ -202,18 +206,18 @@ class _Work:
         if each or self.via == "get":
             find = await self._take_inventory(association, model, each=each)
         if self.via == "get":
-            await release(association)
+            await release(self._association)
             self._association = None
             return ByGet(
                 self._connector, model, find, self._query, self.inventory, self.ledger, priority=self._priority
             )
         services, hosted = await self.receiver.open()
-        self._association = None
+        association, self._association = self._association or association, None
         return ByMove(
             association,
-            self._connector.calling,
+            self._connector,
             model,
-            first_parts(model, self._query, self.inventory),
+            first_parts(model, self._query, self.inventory, self._connector.profile),
             self.ledger,
             services,
             hosted,
@@ -232,8 +236,12 @@ class _Work:
         if each and not find:
             association.find_context(classes[0])
         if find:
-            await self.inventory.take(association, find, self._query, each=each)
+            await self.inventory.take(association, find, self._query, each=each, renew=self._renew)
         return find
+
+    async def _renew(self, association: Association) -> Association:
+        association = self._association = await self._connector.renew(association, self._proposed)
+        return association
 
     # How it ends.
 
@@ -421,6 +429,7 @@ def retrieve(
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     strict_roles: bool = False,
+    profile: PeerProfile | None = None,
     **keys: object,
 ) -> Retrieval:
     """Retrieve instances from a peer: iterate over them, as they come.
@@ -456,6 +465,8 @@ def retrieve(
     :param ssl: an :class:`ssl.SSLContext` for TLS towards the peer.
     :param timeouts: deadlines; ``retrieve`` is the longest silence, in seconds.
     :param limits: bounds; ``contexts`` is the most that an association proposes.
+    :param profile: what the peer cannot do, or does not take; it applies to what it sends us by C-MOVE, too, unless that goes
+        to ``server``.
     :param keys: more keys of the identifier, by keyword.
     :returns: a :class:`Retrieval`; its other arguments are those of :func:`asyncdicom.connect`. It yields
         :class:`~asyncdicom.Instance` objects, each valid until the next one is asked for: only then, or when the iteration
@@ -474,6 +485,7 @@ def retrieve(
     """
     timeouts = timeouts or Timeouts()
     limits = limits or Limits()
+    profile = profile or PeerProfile()
     via = _way(model, via)
     if listen is not None and server is not None:
         raise LocalProtocolError("listen= and server= exclude each other")
@@ -491,6 +503,7 @@ def retrieve(
         calling=validate_ae_title(calling),
         timeouts=timeouts,
         limits=limits,
+        profile=profile,
         options={
             "ssl": ssl,
             "server_hostname": server_hostname,
@@ -509,7 +522,7 @@ def retrieve(
         connector,
     )
     return Retrieval(
-        _Work(connector, Query(query, keys, level), model, via, receiver, priority), limit=limit, check=check
+        _Work(connector, Query(query, keys, level, profile), model, via, receiver, priority), limit=limit, check=check
     )
 
 

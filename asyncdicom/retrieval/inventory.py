@@ -6,7 +6,7 @@ What comes of it is help, not truth: a peer may not answer, or not all of it, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -50,14 +50,23 @@ class Inventory:
         self.is_complete = False
         self.knows_classes = False
 
-    async def take(self, association: Association, model: str, query: Query, *, each: bool = False) -> None:
+    async def take(
+        self,
+        association: Association,
+        model: str,
+        query: Query,
+        *,
+        each: bool = False,
+        renew: Callable[[Association], Awaitable[Association]] | None = None,
+    ) -> None:
         """Ask, from the level of the query down.
 
         :param model: the C-FIND SOP class, which was accepted.
+        :param renew: called before each question: gives the association to ask on.
         :param each: list every instance, also where a study says which classes it has, however long it takes.
         :raises DicomNetworkError: with ``each``: the peer did not answer.
         """
-        asking = _Asking(association, model, self, each=each)
+        asking = _Asking(association, model, self, each=each, renew=renew)
         try:
             with anyio.move_on_after(None if each else _PATIENCE) as scope:
                 for keys in query.places():
@@ -75,8 +84,17 @@ class Inventory:
 class _Asking:
     """The questions."""
 
-    def __init__(self, association: Association, model: str, inventory: Inventory, *, each: bool) -> None:
+    def __init__(
+        self,
+        association: Association,
+        model: str,
+        inventory: Inventory,
+        *,
+        each: bool,
+        renew: Callable[[Association], Awaitable[Association]] | None,
+    ) -> None:
         self._association = association
+        self._renew = renew
         self._model = model
         self._inventory = inventory
         self._each = each
@@ -91,12 +109,14 @@ class _Asking:
         else:
             await self._images(keys)
 
-    def _find(self, level: str, keys: _Keys, *wanted: str) -> Find:
+    async def _find(self, level: str, keys: _Keys, *wanted: str) -> Find:
+        if self._renew is not None:
+            self._association = await self._renew(self._association)
         return self._association.find({**dict.fromkeys(wanted, ""), **keys}, self._model, level=level)
 
     async def _studies(self, keys: _Keys) -> None:
         found: list[tuple[str, str]] = []
-        async with self._find("STUDY", keys, "PatientID", "StudyInstanceUID", "SOPClassesInStudy") as studies:
+        async with await self._find("STUDY", keys, "PatientID", "StudyInstanceUID", "SOPClassesInStudy") as studies:
             async for study in studies:
                 classes: Any = study.get("SOPClassesInStudy")
                 if classes and not self._each:
@@ -114,7 +134,7 @@ class _Asking:
         if self._model == sop.PATIENT_STUDY_ONLY_FIND:
             self.skipped = True
             return
-        async with self._find("SERIES", keys, "SeriesInstanceUID") as matches:
+        async with await self._find("SERIES", keys, "SeriesInstanceUID") as matches:
             found = [_text(match, "SeriesInstanceUID") async for match in matches]
         for uid in found:
             await self._images({**keys, "SeriesInstanceUID": uid})
@@ -122,7 +142,7 @@ class _Asking:
     async def _images(self, keys: _Keys) -> None:
         places = self._inventory.places
         place = {key: value for key, value in keys.items() if key != "SOPInstanceUID" and isinstance(value, str)}
-        async with self._find("IMAGE", keys, "SOPInstanceUID", "SOPClassUID") as images:
+        async with await self._find("IMAGE", keys, "SOPInstanceUID", "SOPClassUID") as images:
             async for image in images:
                 uid = _text(image, "SOPInstanceUID")
                 if len(places) >= _MOST or not safe_uid(uid):

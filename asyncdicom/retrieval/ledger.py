@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..dataset import safe_uid
 from ..exceptions import DataSetError
-from ..operations import Progress, Response
+from ..responses import Progress, Response
 from ..status import OUT_OF_RESOURCES_SUBOPERATIONS
 from .query import Part
 

@@ -87,7 +87,8 @@ class Plan:
             return []
         chosen, self._stages[0] = self._stages[0][:most], self._stages[0][most:]
         return [
-            PresentationContext(abstract_syntax=uid, transfer_syntaxes=syntaxes, scu_role=True, scp_role=True)
+            # The roles are those of any storage class beside a C-GET class.
+            PresentationContext(abstract_syntax=uid, transfer_syntaxes=syntaxes)
             for uid, syntaxes in chosen
         ]
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import sop
 from ..exceptions import LocalProtocolError
+from ..fitting import divide, fit
 from ..identifiers import make_identifier
+from ..settings import PeerProfile
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -26,9 +28,6 @@ LEVELS: Mapping[str, str] = MappingProxyType(
         "FRAME": "SOPInstanceUID",
     }
 )
-
-#: The longest value of an element with VR UI in Explicit VR, in bytes (PS3.5 7.1.2).
-_LONGEST = 65534
 
 #: The unique keys above an instance, by keyword.
 Place = Mapping[str, str]
@@ -133,13 +132,16 @@ class Query:
     :param keys: more of the same.
     :param level: the Query/Retrieve Level, if it is not among them; without any it is that of the lowest unique key
         that has a value.
-    :raises LocalProtocolError: there is no level, or a key is unknown.
+    :param profile: says what the peer understands.
+    :raises LocalProtocolError: there is no level, a key is unknown, or the peer understands it in no way.
     :raises DataSetError: a value does not suit its attribute.
 
     :ivar level: the level, in capitals.
     """
 
-    def __init__(self, query: Any, keys: Mapping[str, object], level: str | None) -> None:
+    def __init__(
+        self, query: Any, keys: Mapping[str, object], level: str | None, profile: PeerProfile | None = None
+    ) -> None:
         if isinstance(query, bytes):
             raise LocalProtocolError("a retrieval may have to divide its identifier: give a data set or a mapping")
         if query is None and not keys:
@@ -157,7 +159,11 @@ class Query:
             raise LocalProtocolError(f"{found[:16]!r} is no Query/Retrieve Level: expected one of {', '.join(LEVELS)}")
         identifier.QueryRetrieveLevel = found
         self.level = found
+        self._profile = profile or PeerProfile()
+        if found != "PATIENT" and (uids := list(dict.fromkeys(_values(identifier, LEVELS[found])))):
+            identifier = make_identifier(identifier, {LEVELS[found]: uids}, None, "")
         self._identifier = identifier
+        fit(identifier, self._profile)  # what is wrong is told now
 
     def values(self, keyword: str) -> list[str]:
         """Return the values of a key."""
@@ -169,20 +175,18 @@ class Query:
         return LEVELS[self.level] == "SOPInstanceUID"
 
     def split(self) -> list[Part]:
-        """Return what to ask for, in as many requests as lists of UIDs that are too long for one make necessary."""
-        keyword = LEVELS[self.level]
-        uids = [] if self.level == "PATIENT" else self.values(keyword)
-        if not uids:
-            return [Part(self._identifier)]
-        return [self._narrowed(keyword, chunk) for chunk in _chunks(uids)]
+        """Return what to ask for, in as many requests as it takes (:mod:`..fitting`)."""
+        return [
+            Part(identifier, tuple(_values(identifier, "SOPInstanceUID")) if self.names_instances else ())
+            for identifier in fit(self._identifier, self._profile)
+        ]
 
     def narrowed(self, uids: Iterable[str]) -> list[Part]:
         """Return the same, at the level of instances, for these instances only."""
-        return [self._narrowed("SOPInstanceUID", chunk) for chunk in _chunks(uids)]
-
-    def _narrowed(self, keyword: str, values: list[str]) -> Part:
-        identifier = make_identifier(self._identifier, {keyword: values}, None, "")
-        return Part(identifier, tuple(values) if keyword == "SOPInstanceUID" else ())
+        return [
+            Part(make_identifier(self._identifier, {"SOPInstanceUID": chunk}, None, ""), tuple(chunk))
+            for chunk in divide(uids, lists=self._profile.uid_lists)
+        ]
 
     def places(self) -> Iterator[dict[str, str | list[str]]]:
         """Yield its unique keys and their values, part by part."""
@@ -200,28 +204,16 @@ def _values(identifier: Dataset, keyword: str) -> list[str]:
     return [str(one) for one in values if str(one)]
 
 
-def _chunks(uids: Iterable[str]) -> Iterator[list[str]]:
-    """Divide UIDs into lists that fit into a value, without saying any twice."""
-    chunk: list[str] = []
-    size = -1
-    for uid in dict.fromkeys(uids):
-        size += len(uid) + 1
-        if chunk and size > _LONGEST:
-            yield chunk
-            chunk = []
-            size = len(uid)
-        chunk.append(uid)
-    if chunk:
-        yield chunk
+def parts_of(uids: Iterable[str], places: Mapping[str, Place], *, lists: bool = True) -> list[Part]:
+    """Return what to ask for to get these instances, which are in the given places; flat models know of none.
 
-
-def parts_of(uids: Iterable[str], places: Mapping[str, Place]) -> list[Part]:
-    """Return what to ask for to get these instances, which are in the given places; flat models know of none."""
+    :param lists: several may be asked for in one request.
+    """
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for uid in uids:
         groups.setdefault(tuple(places.get(uid, {}).items()), []).append(uid)
     return [
         Part(make_identifier(None, {**dict(place), "SOPInstanceUID": chunk}, "IMAGE", ""), tuple(chunk))
         for place, together in groups.items()
-        for chunk in _chunks(together)
+        for chunk in divide(together, lists=lists)
     ]

@@ -22,11 +22,12 @@ from ..exceptions import (
     StatusError,
 )
 from ..instances import ReceivedInstance
-from ..operations import Get, Move, Response, SubOperation
+from ..operations import Get, Move, SubOperation
 from ..protocol.commands import CGetRQ, CMoveRQ
 from ..protocol.negotiation import PresentationContext
+from ..responses import Response
 from ..services import Services
-from ..settings import Address, Limits, Timeouts
+from ..settings import Address, Limits, PeerProfile, Timeouts
 from ..status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNISED_OPERATION
 from .background import Hosted
 from .inventory import Inventory
@@ -51,6 +52,7 @@ class Connector:
     calling: str
     timeouts: Timeouts
     limits: Limits
+    profile: PeerProfile
     options: dict[str, Any]
 
     async def associate(self, contexts: Iterable[str | PresentationContext]) -> Association:
@@ -61,8 +63,16 @@ class Connector:
             contexts=contexts,
             timeouts=self.timeouts,
             limits=self.limits,
+            profile=self.profile,
             **self.options,
         ).__aenter__()
+
+    async def renew(self, association: Association, contexts: Iterable[str | PresentationContext]) -> Association:
+        """Return an association that takes one more operation: the given one, or a new one instead of it."""
+        if association.operations_left != 0:
+            return association
+        await release(association)
+        return await self.associate(contexts)
 
 
 async def release(association: Association | None) -> None:
@@ -116,10 +126,10 @@ class Route(abc.ABC):
         """End at once, without waiting."""
 
 
-def first_parts(model: Model, query: Query, inventory: Inventory) -> Sequence[Part]:
+def first_parts(model: Model, query: Query, inventory: Inventory, profile: PeerProfile) -> Sequence[Part]:
     """Return what is asked for at first: the query, or each instance for models that know no level above."""
     each = model.is_flat and not query.names_instances
-    return parts_of(inventory.places, {}) if each else query.split()
+    return parts_of(inventory.places, {}, lists=profile.uid_lists) if each else query.split()
 
 
 def _failure(response: Response) -> StatusError:
@@ -181,6 +191,7 @@ class ByGet(Route):
         self._plan = Plan(inventory.classes, complete=inventory.knows_classes)
         self._parts: deque[Part] = deque()
         self._rounds = 0
+        self._proposed: list[str | PresentationContext] = []
         self._association: Association | None = None
         self._get: _Get | None = None
         self._part: Part | None = None
@@ -216,8 +227,8 @@ class ByGet(Route):
             parts = await self._to_ask()
             ledger.plan(parts, again=len(ledger.missing) + ledger.unnamed)
             self._parts.extend(parts)
-        association = self._association
-        assert association is not None
+        assert self._association is not None
+        association = await self._renew(self._association)
         part = self._part = self._parts.popleft()
         self._ledger.begin(part)
         model = self._model.get
@@ -242,7 +253,8 @@ class ByGet(Route):
         while contexts := self._plan.take(room):
             previous, self._association = self._association, None
             await release(previous)
-            association = self._association = await self._connector.associate([*besides, *contexts])
+            self._proposed = [*besides, *contexts]
+            association = self._association = await self._connector.associate(self._proposed)
             accepted = [
                 context
                 for context in association.accepted_contexts
@@ -258,20 +270,24 @@ class ByGet(Route):
                 raise UnsuitedError(reason)
         return False
 
+    async def _renew(self, association: Association) -> Association:
+        association = self._association = await self._connector.renew(association, self._proposed)
+        return association
+
     async def _to_ask(self) -> Sequence[Part]:
         """Return what to ask for on a new association: everything, or what is missing."""
         query, model, ledger, inventory = self._query, self._model, self._ledger, self._inventory
         if self._rounds == 1:
-            return first_parts(model, query, inventory)
+            return first_parts(model, query, inventory, self._connector.profile)
         if query.names_instances:
             return query.narrowed(ledger.missing)
         if model.is_flat:
-            return parts_of(ledger.missing, {})
+            return parts_of(ledger.missing, {}, lists=self._connector.profile.uid_lists)
         if "IMAGE" in model.levels:
             if ledger.unnamed or not inventory.places.keys() >= ledger.missing.keys():
                 await self._locate()
             if not ledger.unnamed and inventory.places.keys() >= ledger.missing.keys():
-                return parts_of(ledger.missing, inventory.places)
+                return parts_of(ledger.missing, inventory.places, lists=self._connector.profile.uid_lists)
         # Nobody knows what or where they are: all is asked for again, and what is there already is not taken twice.
         return query.split()
 
@@ -282,10 +298,10 @@ class ByGet(Route):
         if self._find and not self._inventory.is_complete:
             try:
                 association.find_context(self._find)
-                await self._inventory.take(association, self._find, self._query, each=True)
+                await self._inventory.take(association, self._find, self._query, each=True, renew=self._renew)
                 self._ledger.compare(self._inventory.places)
             except DicomNetworkError as exc:
-                association.check()
+                (self._association or association).check()
                 logger.debug("the missing instances could not be located: %s", exc)
 
     def _end(self) -> None:
@@ -351,6 +367,7 @@ class ByMove(Route):
     """C-MOVE (PS3.4 C.4.2) to a storage SCP of ours.
 
     :param association: the one to ask on; it is released at the end.
+    :param connector: makes another one, if that one takes no more operations.
     :param services: of the server that the instances are sent to.
     :param hosted: that server, if it is there for this retrieval alone: it is stopped at the end.
     :param destination: what the peer knows it by.
@@ -359,7 +376,7 @@ class ByMove(Route):
     def __init__(
         self,
         association: Association,
-        calling: str,
+        connector: Connector,
         model: Model,
         parts: Sequence[Part],
         ledger: Ledger,
@@ -370,7 +387,7 @@ class ByMove(Route):
         priority: int,
     ) -> None:
         self._association = association
-        self._calling = calling
+        self._connector = connector
         self._model = model
         self._ledger = ledger
         self._services = services
@@ -410,10 +427,11 @@ class ByMove(Route):
             delivery.answer(delivery.instance.verdict)
 
     async def _begin(self) -> None:
-        association, model, destination = self._association, self._model.move, self._destination
+        model, destination = self._model.move, self._destination
+        association = self._association = await self._connector.renew(self._association, [model])
         part = self._part = self._parts.popleft()
         self._ledger.begin(part)
-        self._awaited = Awaited(association, self._calling)
+        self._awaited = Awaited(association, self._connector.calling)
         self._reception = Reception.add(self._services, self._awaited, is_exclusive=self.hosted is not None)
         self._move = _Move(
             association,

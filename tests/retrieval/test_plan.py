@@ -34,10 +34,10 @@ def test_each_class_is_proposed_for_the_native_syntaxes_first_and_for_each_compr
         assert {sop.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, sop.EXPLICIT_VR_BIG_ENDIAN} <= single
 
 
-def test_nothing_is_proposed_twice_and_everything_in_both_roles() -> None:
+def test_nothing_is_proposed_twice_and_the_roles_are_left_to_the_profile_of_the_peer() -> None:
     contexts = [context for contexts in all_of(Plan([CT, CT, SR])) for context in contexts]
     assert len(set(pairs(contexts))) == len(contexts)
-    assert {(context.scu_role, context.scp_role) for context in contexts} == {(True, True)}
+    assert {(context.scu_role, context.scp_role) for context in contexts} == {(None, None)}
 
 
 @pytest.mark.parametrize("most", [1, 10, 126])
