@@ -563,6 +563,16 @@ class Connection(abc.ABC):
                 self.poll()
 
     @property
+    def incoming(self) -> IncomingDataSet | None:
+        """The data set of a C-STORE that is coming in and was not read to its end."""
+        return self._incoming
+
+    def lose(self) -> None:
+        """End because the transport is gone, which nobody who reads has seen so far."""
+        self.end(lambda: _closed(None))
+        self._stop_writing()
+
+    @property
     def baton_held(self) -> bool:
         """Whether a data set that was not read to its end holds the baton."""
         return self._incoming is not None

@@ -52,6 +52,7 @@ from .protocol.extended import read_information
 from .protocol.upper_layer import AssociateIndication, ProviderAbort, Role, UpperLayer
 from .proxy_protocol import Networks, read_proxy_header
 from .requests import Request
+from .services.lookout import Lookout
 from .services.registry import Environment, Services, call
 from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, Timeouts, UserIdentity, validate_ae_title
 from .transport import Listener, StreamTransport, Transport, start_tls, wrap_socket
@@ -182,6 +183,7 @@ class Server:
         self._stopping = False
         self._closed: anyio.Event | None = None
         self._idle: anyio.Event | None = None
+        self._lookout: Lookout | None = None
 
     # What can be seen.
 
@@ -224,6 +226,8 @@ class Server:
             assert self._tasks is not None
             for sock in self._listener.sockets:
                 self._tasks.start_soon(self._accept_on, sock)
+            self._lookout = Lookout(lambda: self.associations)
+            self._tasks.start_soon(self._lookout.run)
         except BaseException:
             self._listener.close()
             if self._runner is not None:
@@ -683,6 +687,8 @@ class Server:
                         waiting -= 1
                     if not watching:
                         spawn()
+                    if self._lookout is not None and association.incoming is not None:
+                        self._lookout.note()
                     try:
                         await self._perform(association, request)
                     except DicomNetworkError:
