@@ -23,8 +23,8 @@ example:
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .access import add_access_options, guard, server_access
@@ -34,17 +34,15 @@ from .arguments import (
     add_server_options,
     address,
     peer_ssl,
-    server_ssl,
-    server_timeouts,
 )
 from .outcome import CommandError, Exit
 from .screen import Screen, counted
 
 if TYPE_CHECKING:
     from .. import Server
-    from ..archive import Archive
+    from .serving import Work
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "make_work", "run"]
 
 
 def add_arguments(parser: Parser) -> None:
@@ -80,60 +78,80 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Do it, and return the exit status."""
+    from .serving import run_server
+
+    return run_server("archive", options, screen, make_work(options, screen))
+
+
+def make_work(options: argparse.Namespace, screen: Screen) -> Work:
+    """Make what is served.
+
+    :raises CommandError: what the archive needs is not installed.
+    """
     try:
         import sqlalchemy  # noqa: F401
     except ImportError:
         raise CommandError("the archive needs SQLAlchemy (pip install 'asyncdicom[archive]')", Exit.USAGE) from None
-    from .. import Server
-    from ..archive import Archive
-    from .serving import run_server
+    return _Archiving(options, screen)
 
-    tls, timeouts = server_ssl(options), server_timeouts(options)
-    plain, secure = options.peer or [], options.tls_peer or []
-    towards_peers = peer_ssl(options) if secure else None
-    own = options.listen.ae_title
-    archive = Archive(options.folder, ae_title=own, on_duplicate=options.on_duplicate, sync=options.sync)
-    guard(archive.services, options)
 
-    @asynccontextmanager
-    async def serving() -> AsyncIterator[Server]:
-        await _open(archive, options, screen)
+class _Archiving:
+    """An archive in a folder."""
+
+    def __init__(self, options: argparse.Namespace, screen: Screen) -> None:
+        from ..archive import Archive
+
+        plain, secure = options.peer or [], options.tls_peer or []
+        towards_peers = peer_ssl(options) if secure else None
+        own = options.listen.ae_title
+        self._folder = options.folder
+        self._rebuilds = options.rebuild_index
+        self._screen = screen
+        self._archive = Archive(options.folder, ae_title=own, on_duplicate=options.on_duplicate, sync=options.sync)
+        self.services = self._archive.services
+        guard(self.services, options)
+        self.options = {
+            "peers": {peer.ae_title: peer for peer in (*plain, *secure)},
+            "peer_ssl": lambda peer: towards_peers if peer in secure else None,
+            "called": None if options.any_called else [own, *(options.called or ())],
+            **server_access(options),
+        }
+
+    def prepare(self) -> None:
+        """Make the index anew if that is wanted: before it is opened, which a damaged one cannot be."""
+        if not self._rebuilds:
+            return
+        with self._usable(), self._screen.bar("making the index") as bar:
+            found = self._archive.rebuild(lambda so_far: bar.update(so_far.indexed))
+        parts = [f"indexed {counted(found.indexed, 'instance')}"]
+        parts += [counted(found.duplicates, "duplicate")] if found.duplicates else []
+        parts += [counted(found.damaged, "damaged file")] if found.damaged else []
+        parts += [counted(found.missing, "missing file")] if found.missing else []
+        self._screen.note("; ".join(parts))
+
+    def open(self) -> None:
+        """Open the archive, and remove what a killed process has left half done."""
+        with self._usable():
+            self._archive.open()
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
         try:
-            server = Server(
-                archive.services,
-                options.listen,
-                ssl=tls,
-                peers={peer.ae_title: peer for peer in (*plain, *secure)},
-                peer_ssl=lambda peer: towards_peers if peer in secure else None,
-                called=None if options.any_called else [own, *(options.called or ())],
-                timeouts=timeouts,
-                **server_access(options),
-            )
-            async with server:
-                yield server
-        finally:
-            archive.close()
+            yield
+        except OSError as exc:
+            reason = (exc.strerror or str(exc)).lower()
+            raise CommandError(f"cannot use {self._folder}: {reason}", Exit.USAGE) from exc
 
-    return run_server(options, screen, serving)
+    def close(self) -> None:
+        """Close the archive."""
+        self._archive.close()
 
+    async def watch(self, server: Server) -> None:
+        """Do nothing: the archive needs nobody to look after it."""
 
-async def _open(archive: Archive, options: argparse.Namespace, screen: Screen) -> None:
-    """Open the archive, and make its index anew if that is wanted.
+    def tally(self) -> tuple[int, ...]:
+        """Count nothing."""
+        return ()
 
-    :raises CommandError: it cannot be opened.
-    """
-    from anyio import to_thread
-
-    try:
-        if options.rebuild_index:  # first: a damaged index cannot be opened
-            with screen.bar("making the index") as bar:
-                found = await to_thread.run_sync(archive.rebuild, lambda so_far: bar.update(so_far.indexed))
-            parts = [f"indexed {counted(found.indexed, 'instance')}"]
-            parts += [counted(found.duplicates, "duplicate")] if found.duplicates else []
-            parts += [counted(found.damaged, "damaged file")] if found.damaged else []
-            parts += [counted(found.missing, "missing file")] if found.missing else []
-            screen.note("; ".join(parts))
-        await to_thread.run_sync(archive.open)
-    except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
-        raise CommandError(f"cannot use {options.folder}: {reason}", Exit.USAGE) from exc
+    def report(self, tally: tuple[int, ...]) -> None:
+        """Say nothing."""

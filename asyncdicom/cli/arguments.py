@@ -185,6 +185,13 @@ def add_server_options(parser: Parser) -> None:
     group.add_argument(
         "--loop", choices=("asyncio", "uvloop", "trio"), help="the event loop (default: uvloop if it is installed)"
     )
+    group.add_argument(
+        "--workers",
+        type=count,
+        metavar="N",
+        default=1,
+        help="processes that serve the address together (default: 1); one for each processor core is most",
+    )
     add_verbosity(parser)
 
 
@@ -230,7 +237,11 @@ def server_limits(options: argparse.Namespace) -> Limits:
     """Make the bounds of a server."""
     from .. import Limits
 
-    return Limits(associations=options.max_associations)
+    unassociated = Limits().unassociated
+    return Limits(
+        associations=options.max_associations,
+        unassociated=None if unassociated is None else -(-unassociated // options.workers),
+    )
 
 
 def client_identity(options: argparse.Namespace) -> UserIdentity | None:

@@ -11,6 +11,8 @@ import enum
 import itertools
 import os
 import tempfile
+import time
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -24,6 +26,11 @@ from .outcome import CommandError, Exit
 __all__ = ["Folder", "Incoming", "Kept"]
 
 _CHUNK = 1 << 20
+
+#: How files are called that are not finished, those of ``Instance.save`` among them.
+_HIDDEN, _UNFINISHED = ".asyncdicom-", ".part"
+#: Seconds for which nobody has written to a file that somebody may still be writing.
+_FORGOTTEN = 86_400
 
 #: Seconds that an instance waits for another one of its UID that has begun to arrive before it.
 _PATIENCE = 5.0
@@ -52,14 +59,16 @@ class Folder:
 
     :param suffix: what files are called behind the SOP Instance UID.
     :param replace: put an instance in the place of one with another content, instead of refusing it.
+    :param shared: other processes receive into it, too, perhaps the same instances at the same time.
     :ivar bytes: of the files that were written.
     """
 
-    def __init__(self, path: str, *, suffix: str = ".dcm", replace: bool = False) -> None:
+    def __init__(self, path: str, *, suffix: str = ".dcm", replace: bool = False, shared: bool = False) -> None:
         self.path = path
         self.bytes = 0
         self._suffix = suffix
         self._replace = replace
+        self._shared = shared
         self._writing: dict[str, anyio.Event] = {}
         self._numbers = itertools.count(1)
 
@@ -70,11 +79,20 @@ class Folder:
         """
         try:
             os.makedirs(self.path, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.path, prefix=".asyncdicom-", suffix=".part"):
+            with tempfile.NamedTemporaryFile(dir=self.path, prefix=_HIDDEN, suffix=_UNFINISHED):
                 pass
         except OSError as exc:
             reason = "not a folder" if isinstance(exc, FileExistsError) else (exc.strerror or str(exc)).lower()
             raise CommandError(f"cannot write into {self.path}: {reason}", Exit.USAGE) from exc
+
+    def remove_left_over(self) -> None:
+        """Remove unfinished files of processes that were killed: those that nobody has written to for a day."""
+        with suppress(OSError), os.scandir(self.path) as entries:
+            for entry in entries:
+                if entry.name.startswith(_HIDDEN) and entry.name.endswith(_UNFINISHED):
+                    with suppress(OSError):
+                        if entry.is_file(follow_symlinks=False) and time.time() - entry.stat().st_mtime > _FORGOTTEN:
+                            os.unlink(entry.path)
 
     def file(self, uid: str) -> str:
         """Return the path of the file of an instance."""
@@ -88,12 +106,12 @@ class Folder:
         """
         uid = instance.sop_instance_uid
         path = self.file(uid)
-        if uid in self._writing or _exists(path):
+        if self._shared or uid in self._writing or _exists(path):
             kept = await self._beside(instance, path)
         else:
             written = self._writing[uid] = anyio.Event()
             try:
-                # Not replacing: another process may have been quicker.
+                # Not replacing: a process that we know nothing of may have been quicker.
                 await instance.save(path, replace=False)
             finally:
                 del self._writing[uid]
@@ -104,7 +122,7 @@ class Folder:
         return kept
 
     async def _beside(self, instance: Incoming, path: str) -> Kept:
-        hidden = os.path.join(self.path, f".asyncdicom-{os.getpid()}-{next(self._numbers)}.part")
+        hidden = os.path.join(self.path, f"{_HIDDEN}{os.getpid()}-{next(self._numbers)}{_UNFINISHED}")
         await instance.save(hidden)
         try:
             first = self._writing.get(instance.sop_instance_uid)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from .screen import Screen, clean
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from .arguments import Parser
 
-__all__ = ["Command", "CommandError", "Exit", "run"]
+__all__ = ["Command", "CommandError", "Exit", "perform", "run"]
 
 
 class Exit(enum.IntEnum):
@@ -27,6 +28,11 @@ class Exit(enum.IntEnum):
     NO_ASSOCIATION = 3  # refused, rejected, timed out
     INTERRUPTED = 130
     TERMINATED = 143
+
+    @classmethod
+    def of_signal(cls, number: int) -> Exit:
+        """Return the status of a command that a signal has ended."""
+        return cls.TERMINATED if number == signal.SIGTERM else cls.INTERRUPTED
 
 
 class CommandError(Exception):
@@ -60,18 +66,26 @@ def run(name: str, command: Command, words: Sequence[str]) -> int:
     except CommandError as exc:
         screen.error(str(exc))
         return exc.status
-    _start_logging(screen, options.verbose)
+    return perform(lambda: command.run(options, screen), screen, options.verbose)
+
+
+def perform(action: Callable[[], int], screen: Screen, verbose: int, *, label: str = "") -> int:
+    """Do something, and return the exit status; what goes wrong is said, and what is logged is shown.
+
+    :param label: what lines of the log are marked with, where there are several processes.
+    """
+    _start_logging(screen, verbose, label)
     try:
-        return _run(command, options, screen)
+        return _outcome(action, screen, verbose)
     finally:
         screen.close()
 
 
-def _run(command: Command, options: argparse.Namespace, screen: Screen) -> int:
+def _outcome(action: Callable[[], int], screen: Screen, verbose: int) -> int:
     from ..exceptions import DicomNetworkError
 
     try:
-        return command.run(options, screen)
+        return action()
     except CommandError as exc:
         screen.error(str(exc))
         return exc.status
@@ -85,7 +99,7 @@ def _run(command: Command, options: argparse.Namespace, screen: Screen) -> int:
         screen.error(_os_error(exc))
         return Exit.FAILED
     except Exception as exc:
-        if options.verbose:
+        if verbose:
             raise
         screen.error(f"unexpected {type(exc).__name__}: {exc} (-v shows where)")
         return Exit.FAILED
@@ -99,8 +113,9 @@ def _os_error(exc: OSError) -> str:
 class _OneLine(logging.Formatter):
     """Format a record as one line without control characters; tracebacks only when they are asked for."""
 
-    def __init__(self, prog: str, verbose: int) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, prog: str, verbose: int, label: str) -> None:
+        mark = f"[{label}] " if label else ""
+        super().__init__(f"%(asctime)s %(levelname)s {mark}%(name)s: %(message)s")
         self._prog = prog
         self._verbose = verbose
 
@@ -135,9 +150,9 @@ class _Notes(logging.Handler):
             self.handleError(record)
 
 
-def _start_logging(screen: Screen, verbose: int) -> None:
+def _start_logging(screen: Screen, verbose: int, label: str) -> None:
     handler = _Notes(screen)
-    handler.setFormatter(_OneLine(screen.prog, verbose))
+    handler.setFormatter(_OneLine(screen.prog, verbose, label))
     logger = logging.getLogger("asyncdicom")
     logger.addHandler(handler)
     logger.propagate = False

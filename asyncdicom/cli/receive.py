@@ -15,16 +15,17 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from .access import add_access_options, guard, server_access
-from .arguments import Parser, add_server_options, server_ssl, server_timeouts
+from .arguments import Parser, add_server_options
 from .screen import Screen, amount, clean, counted, size
 
 if TYPE_CHECKING:
     import anyio
 
-    from .. import Association, Server
-    from .keep import Folder, Kept
+    from .. import Association, Server, StoreRequest
+    from .keep import Kept
+    from .serving import Work
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "make_work", "run"]
 
 
 def add_arguments(parser: Parser) -> None:
@@ -43,34 +44,14 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Do it, and return the exit status."""
-    from .. import Server, Services, StatusError, StoreRequest
-    from .keep import Folder, Kept
     from .serving import run_server
 
-    tls, timeouts = server_ssl(options), server_timeouts(options)
-    folder = Folder(options.folder, replace=options.on_duplicate == "replace")
-    folder.prepare()
-    received = _Received(screen, folder)
-    services = Services()
+    return run_server("receive", options, screen, make_work(options, screen))
 
-    @services.store("*", unknown=True)
-    async def store(request: StoreRequest) -> None:
-        kept = await folder.keep(request)
-        if kept is Kept.REFUSED and options.on_duplicate == "refuse":
-            raise StatusError(_DUPLICATE, "another content is there already")
-        received.add(request.association, kept)
 
-    guard(services, options)
-
-    def make() -> Server:
-        return Server(
-            services, options.listen, ssl=tls, called=options.called, timeouts=timeouts, **server_access(options)
-        )
-
-    try:
-        return run_server(options, screen, make, received.watch)
-    finally:
-        received.end()
+def make_work(options: argparse.Namespace, screen: Screen) -> Work:
+    """Make what is served."""
+    return _Receiving(options, screen)
 
 
 #: Refused: duplicate SOP Instance (PS3.7 C.5.8).
@@ -80,20 +61,42 @@ _DUPLICATE = 0x0111
 _LOOK = 0.5
 
 
-class _Received:
-    """Counts what comes, and says so once an association has ended."""
+class _Receiving:
+    """Keeps what comes, counts it, and says so once an association has ended."""
 
-    def __init__(self, screen: Screen, folder: Folder) -> None:
+    def __init__(self, options: argparse.Namespace, screen: Screen) -> None:
+        from .. import Services
+        from .keep import Folder
+
+        self.services = Services()
+        self.services.store("*", unknown=True)(self._store)
+        guard(self.services, options)
+        self.options = {"called": options.called, **server_access(options)}
+        self._refuses = options.on_duplicate == "refuse"
+        self._folder = Folder(options.folder, replace=options.on_duplicate == "replace", shared=options.workers > 1)
         self._screen = screen
-        self._folder = folder
         self._counts: dict[Association, Counter[Kept]] = {}
         self._total = 0
         self._begun: anyio.Event | None = None
 
-    def add(self, association: Association, kept: Kept) -> None:
-        """Count an instance."""
+    def prepare(self) -> None:
+        """Remove what a killed process has left in the folder."""
+        self._folder.prepare()
+        self._folder.remove_left_over()
+
+    def open(self) -> None:
+        """See that files can be made in the folder."""
+        self._folder.prepare()
+
+    async def _store(self, request: StoreRequest) -> None:
+        from .. import StatusError
+        from .keep import Kept
+
+        kept = await self._folder.keep(request)
+        if kept is Kept.REFUSED and self._refuses:
+            raise StatusError(_DUPLICATE, "another content is there already")
         self._total += 1
-        self._counts.setdefault(association, Counter())[kept] += 1
+        self._counts.setdefault(request.association, Counter())[kept] += 1
         if self._begun is not None:
             self._begun.set()
 
@@ -121,12 +124,19 @@ class _Received:
         except OSError:
             pass  # nobody reads it: no reason to stop
 
-    def end(self) -> None:
-        """Print what is left to be said."""
+    def close(self) -> None:
+        """Print what is left to be said of associations."""
         for association in list(self._counts):
             self._say(association)
-        if self._total:
+
+    def tally(self) -> tuple[int, ...]:
+        """Return how many instances were received, and how many bytes were written."""
+        return self._total, self._folder.bytes
+
+    def report(self, tally: tuple[int, ...]) -> None:
+        """Print a line for all of it."""
+        if tally and tally[0]:
             try:
-                self._screen.line(f"received {counted(self._total, 'instance')}, {size(self._folder.bytes)}")
+                self._screen.line(f"received {counted(tally[0], 'instance')}, {size(tally[1])}")
             except OSError:
-                pass
+                pass  # nobody reads it

@@ -11,6 +11,8 @@ large ones, and again some that were stored before, with the same or with other 
 SIGKILL. Then the archive's folder is opened here, and must hold: every instance that was acknowledged, with a content that
 was acknowledged last or was on its way after that; no file that is torn, and none that the index does not know; and nothing
 half received.
+
+With ``--workers N`` one of so many workers is killed, the others go on, and the archive is stopped a moment later.
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ import os
 import random
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -72,25 +77,64 @@ class Ledger:
             self.acknowledged[uid] = [data]
 
 
+class ArchiveProcess:
+    """``asyncdicom archive``, which listens.
+
+    :ivar lines: what it has written to stderr.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        listen = ["--listen", "ARCHIVE@127.0.0.1:0"]
+        command = [sys.executable, "-m", "asyncdicom", "archive", str(folder), *listen, *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.lines: list[str] = []
+        self.port = int(self._line(r"listening on ARCHIVE@127\.0\.0\.1:(\d+)")[1])
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _line(self, pattern: str) -> re.Match[str]:
+        assert self.process.stderr is not None
+        while line := self.process.stderr.readline():
+            self.lines.append(line)
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"the archive did not start: {self.lines}")
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.lines.extend(self.process.stderr)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.process.kill()
+
+    def kill_worker(self, number: int) -> None:
+        """Kill one of its workers, which needs ``-v``."""
+        found = [re.search(rf"worker {number} is process (\d+)", line) for line in self.lines]
+        os.kill(int(next(one for one in found if one is not None)[1]), signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Have it stop, and all of its workers."""
+        self.process.terminate()
+        assert self.process.wait() == 0, self.lines
+
+    def close(self) -> None:
+        """Wait for its end."""
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
 @contextmanager
-def archive_process(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run an archive; gives the process and its port. It is killed at the end, if it is not already."""
-    command = [sys.executable, "-m", "asyncdicom", "archive", str(folder), "--listen", "ARCHIVE@127.0.0.1:0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
+def archive_process(folder: Path, *options: str) -> Iterator[ArchiveProcess]:
+    """Run an archive. It is killed at the end, if it is not already."""
+    archive = ArchiveProcess(folder, *options)
     try:
-        found = None
-        lines: list[str] = []
-        while found is None:
-            line = process.stderr.readline()
-            assert line, f"the archive did not start: {lines}"
-            lines.append(line)
-            found = re.search(r"listening on ARCHIVE@127\.0\.0\.1:(\d+)", line)
-        yield process, int(found[1])
+        yield archive
     finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+        archive.kill()
+        archive.close()
 
 
 def make(number: int, version: int, chance: random.Random) -> bytes:
@@ -159,18 +203,23 @@ class Storm:
         except* (DicomNetworkError, OSError):
             pass  # it was killed
 
-    async def run(self, process: subprocess.Popen[str], seconds: float) -> None:
-        """Store until *seconds* after the first new instance was acknowledged, when the process is killed.
+    async def run(self, kill: Callable[[], None], seconds: float, more: float | None) -> None:
+        """Store until *seconds* after the first new instance was acknowledged, when a process is killed.
 
         What was stored before and is sent again may be refused, and brings nothing new: a round that ended with it, on a busy
         machine, would have shown nothing.
+
+        :param more: go on for so many seconds with those that live.
         """
         async with anyio.create_task_group() as tasks:
             for _ in range(_ASSOCIATIONS):
                 tasks.start_soon(self._associate)
             await self._answered.wait()
             await anyio.sleep(seconds)
-            process.kill()
+            kill()
+            if more is not None:
+                await anyio.sleep(more)
+                tasks.cancel_scope.cancel()
 
 
 def check(folder: Path, ledger: Ledger, policy: str) -> int:
@@ -229,16 +278,23 @@ def rebuild(folder: Path) -> None:
     archive.close()
 
 
-def run(folder: Path, rounds: int, *, seed: int, policy: str, sync: str = "batch", verbose: bool = False) -> Ledger:
-    """Kill an archive *rounds* times."""
+def run(
+    folder: Path, rounds: int, *, seed: int, policy: str, sync: str = "batch", workers: int = 1, verbose: bool = False
+) -> Ledger:
+    """Kill an archive *rounds* times, or one of its workers where there are several."""
     chance = random.Random(seed)
     ledger = Ledger(replaces=policy == "replace")
+    options = ["--sync", sync, "--on-duplicate", policy, *(["--workers", str(workers), "-v"] if workers > 1 else [])]
     for number in range(rounds):
         before = ledger.answers
         seconds = chance.choice([0.0, 0.02, 0.1, 0.4]) * chance.random()
-        with archive_process(folder, "--sync", sync, "--on-duplicate", policy) as (process, port):
-            storm = Storm(port, ledger, chance, first=(number + 1) * 100_000)
-            anyio.run(storm.run, process, seconds)
+        with archive_process(folder, *options) as archive:
+            storm = Storm(archive.port, ledger, chance, first=(number + 1) * 100_000)
+            if workers == 1:
+                anyio.run(storm.run, archive.kill, seconds, None)
+            else:
+                anyio.run(storm.run, partial(archive.kill_worker, chance.randint(1, workers)), seconds, seconds)
+                archive.stop()
         count = check(folder, ledger, policy)
         if verbose:
             print(
@@ -258,11 +314,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to make the archive; default: the temporary folder")
     parser.add_argument("--policy", choices=("refuse", "keep", "replace"), default="replace")
     parser.add_argument("--sync", choices=("always", "batch", "never"), default="batch")
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="asyncdicom-crash-", dir=options.folder))
     print(f"seed {options.seed}, folder {folder}", flush=True)
     begin = time.perf_counter()
-    ledger = run(folder, options.rounds, seed=options.seed, policy=options.policy, sync=options.sync, verbose=True)
+    ledger = run(
+        folder,
+        options.rounds,
+        seed=options.seed,
+        policy=options.policy,
+        sync=options.sync,
+        workers=options.workers,
+        verbose=True,
+    )
     print(
         f"{options.rounds} rounds in {time.perf_counter() - begin:.0f} s: {ledger.answers} instances acknowledged, "
         "none lost, none torn, nothing left over"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,3 +145,38 @@ def test_a_folder_is_made_and_tried(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="not a folder") as raised:
         Folder(str(tmp_path / "file")).prepare()
     assert raised.value.status is Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("data", "replace", "kept", "stays"),
+    [(DATA, False, Kept.SAME, DATA), (OTHER, False, Kept.REFUSED, DATA), (OTHER, True, Kept.REPLACED, OTHER)],
+)
+async def test_processes_that_share_a_folder_agree_on_what_comes_to_both_at_once(
+    tmp_path: Path, data: bytes, replace: bool, kept: Kept, stays: bytes
+) -> None:
+    one, other = (Folder(str(tmp_path), replace=replace, shared=True) for _ in range(2))
+    gate, waiting = anyio.Event(), anyio.Event()
+    found: list[Kept] = []
+
+    async def late() -> None:
+        found.append(await one.keep(Arriving(data, gate=gate, waiting=waiting)))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(late)
+        await waiting.wait()
+        found.append(await other.keep(Arriving(DATA)))
+        gate.set()
+    assert found == [Kept.NEW, kept]
+    assert data_set_of(only(tmp_path)) == stays
+
+
+def test_what_a_killed_process_left_is_removed_when_nobody_can_be_writing_it(tmp_path: Path) -> None:
+    old, new, foreign = tmp_path / ".asyncdicom-1-1.part", tmp_path / ".asyncdicom-1-2.part", tmp_path / ".other.part"
+    for path in (old, new, foreign):
+        path.touch()
+    for path in (old, foreign):
+        os.utime(path, (0, 0))
+    folder = Folder(str(tmp_path))
+    folder.remove_left_over()
+    assert set(names(tmp_path)) == {new.name, foreign.name}
+    Folder(str(tmp_path / "nowhere")).remove_left_over()
