@@ -47,14 +47,14 @@ from .exceptions import (
 from .listening import listen
 from .protocol import negotiation, pdu
 from .protocol.dimse import Dimse
-from .protocol.states import State
 from .protocol.extended import read_information
+from .protocol.states import State
 from .protocol.upper_layer import AssociateIndication, ProviderAbort, Role, UpperLayer
 from .proxy_protocol import Networks, read_proxy_header
 from .requests import Request
 from .services.lookout import Lookout
 from .services.registry import Environment, Services, call
-from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, Timeouts, UserIdentity, validate_ae_title
+from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, PeerProfile, Timeouts, UserIdentity, validate_ae_title
 from .transport import Listener, StreamTransport, Transport, start_tls, wrap_socket
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ _GRACE = 0.5
 _PATIENCE = 2.0
 
 Peers = Mapping[str, "str | Address"] | Callable[[str], Any]
+Profiles = Mapping[str, PeerProfile] | Callable[[str], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,8 @@ class Server:
         ``AET@[::]:104`` all of IPv6, a host name each of its addresses; a path is a UNIX socket.
     :param ssl: an :class:`ssl.SSLContext` for TLS.
     :param peers: addresses of C-MOVE destinations by AE title, or a function (also async) that gives them.
+    :param profiles: what peers cannot do, or do not take: a :class:`asyncdicom.PeerProfile` by AE title, or a function (also
+        async) that gives it, or ``None``. It is asked for who calls, and for C-MOVE destinations.
     :param called: AE titles that peers may call; ``None`` is any.
     :param calling: AE titles that peers may have; ``None`` is any.
     :param async_operations: most requests that a peer may have outstanding, and that we have with it, on an association.
@@ -141,6 +144,7 @@ class Server:
         *,
         ssl: _ssl.SSLContext | None = None,
         peers: Peers | None = None,
+        profiles: Profiles | None = None,
         called: Iterable[str] | None = None,
         calling: Iterable[str] | None = None,
         async_operations: tuple[int, int] = (16, 16),
@@ -170,6 +174,7 @@ class Server:
         self._allow = None if allow is None else Networks(allow)
         self._proxy_from = None if proxy_from is None else Networks(proxy_from)
         self._resolve = _resolver(peers)
+        self._profile = _resolver(profiles)
         self._listener: Listener | None = None
         self._tasks: TaskGroup | None = None
         self._runner: asyncio.Task[None] | None = None
@@ -513,12 +518,19 @@ class Server:
             item.sop_class_uid: read_information(item.sop_class_uid, item.information)
             for item in request.user_information.extended_negotiation
         }
+        profile = PeerProfile()
+        if rejection is None:
+            found = await self._find_profile(request.calling_ae_title, deadline)
+            if found is None:
+                rejection = pdu.AssociateRJ(result=1, source=1, reason=1)
+            else:
+                profile = found
         if rejection is None:
             answer = negotiation.answer(
                 request,
                 support=self.services.support,
-                maximum_length=self._maximum_length,
-                async_operations=self._async_operations,
+                maximum_length=profile.most(self._maximum_length),
+                async_operations=self._async_operations if profile.async_window else (1, 1),
                 extended_negotiation=self.services.extended(proposed),
                 user_identity_response=identity_response,
             )
@@ -557,6 +569,7 @@ class Server:
             timeouts=self.timeouts,
             limits=self.limits,
             saturate_counters=self.services.saturate_counters,
+            profile=self._profile,
         )
         association = Association(
             transport,
@@ -566,10 +579,22 @@ class Server:
             timeouts=self.timeouts,
             limits=self.limits,
             perform=partial(self.services.perform, environment=environment),
+            profile=profile,
         )
         for buffer in upper_layer.data_to_send():
             await transport.send(buffer, deadline)
         return association
+
+    async def _find_profile(self, ae_title: str, deadline: float) -> PeerProfile | None:
+        """Return the profile of who calls; ``None`` if it cannot be told, or not in time."""
+        try:
+            with CancelScope(deadline=deadline):
+                found: PeerProfile | None = await call(self._profile, ae_title)
+                return found or PeerProfile()
+            logger.error("the profile of a peer was not told in time")
+        except Exception as exc:
+            logger.error("the profile of a peer cannot be told: %s", type(exc).__name__, exc_info=exc)
+        return None
 
     def _judge(self, request: pdu.AssociateRQ, connection: _Connection) -> pdu.AssociateRJ | None:
         """Apply the built-in rules."""
@@ -827,7 +852,7 @@ def _own_title(called: str, own: str) -> str:
     return called if _is_title(called) else own
 
 
-def _resolver(peers: Peers | None) -> Callable[[str], Any]:
+def _resolver(peers: Peers | Profiles | None) -> Callable[[str], Any]:
     if peers is None:
         return lambda _title: None
     if callable(peers):

@@ -96,6 +96,7 @@ class _Receiver:
             ssl=self._ssl,
             timeouts=self._connector.timeouts,
             limits=self._connector.limits,
+            profiles=lambda _title: self._connector.profile,
             drain=_DRAIN,
         )
         hosted = Hosted(server)

@@ -59,6 +59,7 @@ class Environment:
     :ivar saturate_counters: answer a C-GET or C-MOVE of more than 65 535 sub-operations, with counters that stop there;
         otherwise it is refused with 0xC416 or 0xC516.
     :ivar destination_window: sub-operations outstanding at once towards a destination.
+    :ivar profile: gives the :class:`asyncdicom.PeerProfile` of a C-MOVE destination, or ``None``; may be async.
     """
 
     ae_title: str = "ASYNCDICOM"
@@ -67,6 +68,7 @@ class Environment:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     destination_window: int = 8
+    profile: Resolve = field(default=lambda _title: None)
     saturate_counters: bool = True
 
 

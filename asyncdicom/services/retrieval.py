@@ -26,7 +26,7 @@ from ..instances import Instance
 from ..protocol import negotiation
 from ..protocol.negotiation import PresentationContext
 from ..requests import RetrieveRequest
-from ..settings import DEFAULT_MAXIMUM_LENGTH, Address
+from ..settings import DEFAULT_MAXIMUM_LENGTH, Address, PeerProfile
 from ..status import (
     CANCEL,
     MOVE_DESTINATION_UNKNOWN,
@@ -203,6 +203,7 @@ class _Retrieval:
         title = (self.request.destination or "").strip()
         try:
             found = await call(self.environment.resolve, title)
+            profile = await call(self.environment.profile, title)
         except Exception as exc:
             logger.error("resolving a C-MOVE destination failed", exc_info=exc)
             raise _Refused(Outcome(Status(0xC514), "resolving the move destination failed")) from None
@@ -212,7 +213,7 @@ class _Retrieval:
             raise _Refused(Outcome(Status(0xC515), "the move destination has no valid address")) from None
         if address is None:
             raise _Refused(Outcome(MOVE_DESTINATION_UNKNOWN, "the move destination is not known"))
-        return _Destination(address, self.request, self.environment)
+        return _Destination(address, self.request, self.environment, profile or PeerProfile())
 
     async def _sub_operation(self, item: Any) -> None:
         """Send one instance, beside others if the window has room for it."""
@@ -338,8 +339,11 @@ class _Destination:
     so far; a pair that was not proposed opens another one.
     """
 
-    def __init__(self, address: Address, request: RetrieveRequest, environment: Environment) -> None:
+    def __init__(
+        self, address: Address, request: RetrieveRequest, environment: Environment, profile: PeerProfile
+    ) -> None:
         self._address = address
+        self._profile = profile
         self._request = request
         self._environment = environment
         self._pairs: dict[tuple[str, str], None] = dict(request._pairs)
@@ -348,8 +352,9 @@ class _Destination:
         self.lost: Exception | None = None
 
     def needs_another(self, pair: tuple[str, str]) -> bool:
-        """Tell whether a pair was not proposed on the association that is open."""
-        return self._association is not None and pair not in self._proposed
+        """Tell whether the association that is open cannot be used for a pair: it was not proposed, or nothing more may be."""
+        association = self._association
+        return association is not None and (pair not in self._proposed or association.operations_left == 0)
 
     async def association(self, pair: tuple[str, str]) -> Association:
         """Return an association on which a pair was proposed."""
@@ -368,12 +373,15 @@ class _Destination:
         self._proposed = {
             (context.abstract_syntax, syntax) for context in contexts for syntax in context.transfer_syntaxes
         }
-        window = environment.destination_window
+        profile = self._profile
+        # One after the other is as many as are counted.
+        window = environment.destination_window if profile.async_window and profile.operations is None else 1
+        maximum_length = profile.most(DEFAULT_MAXIMUM_LENGTH)
         request = negotiation.request(
             called=self._address.ae_title,
             calling=environment.ae_title,
             contexts=contexts,
-            maximum_length=DEFAULT_MAXIMUM_LENGTH,
+            maximum_length=maximum_length,
             async_operations=(window, 1),
         )
         transport = await open_tcp(
@@ -383,7 +391,14 @@ class _Destination:
             connect_timeout=timeouts.connect,
             tls_timeout=timeouts.tls,
         )
-        return await associate(transport, request, timeouts=timeouts, limits=environment.limits)
+        return await associate(
+            transport,
+            request,
+            maximum_length=maximum_length,
+            timeouts=timeouts,
+            limits=environment.limits,
+            profile=profile,
+        )
 
     async def close(self) -> None:
         """Release the association; abort it if we were cancelled."""

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 import asyncdicom
-from asyncdicom import AssociationRejected, NoPresentationContext, Server, StatusError, sop
+from asyncdicom import AssociationRejected, NoPresentationContext, PeerProfile, Server, StatusError, sop
 
 from .material import Archive, Sample, study
 from .peers import DcmtkServer, free_port, pynetdicom_qrscp
@@ -29,8 +29,8 @@ class Qrscp:
     server: DcmtkServer
     destination: int
 
-    def connect(self, contexts: list[str] | None = None) -> asyncdicom.connect:
-        return asyncdicom.connect(f"QRSCP@127.0.0.1:{self.server.port}", contexts=contexts)
+    def connect(self, contexts: list[str] | None = None, profile: PeerProfile | None = None) -> asyncdicom.connect:
+        return asyncdicom.connect(f"QRSCP@127.0.0.1:{self.server.port}", contexts=contexts, profile=profile)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,18 @@ async def test_it_grants_one_role_of_two(qrscp: Qrscp) -> None:
     async with qrscp.connect() as assoc:
         with pytest.raises(NoPresentationContext, match="role"):
             await assoc.store(study()[0].path)
+
+
+@pytest.mark.parametrize("profile", [PeerProfile(assume_roles=True), PeerProfile(storage_roles="none")], ids=repr)
+async def test_it_takes_a_store_whatever_it_granted(qrscp: Qrscp, profile: PeerProfile) -> None:
+    sent = of_patient(PATIENT)[0]
+    async with qrscp.connect([sop.STUDY_ROOT_GET, sent.sop_class_uid], profile) as assoc:
+        assert (await assoc.store(sent.path)).status == 0x0000
+        uid = str(sent.header().StudyInstanceUID)
+        async with assoc.get(StudyInstanceUID=uid, level="STUDY", check=False) as instances:
+            got = [instance.sop_instance_uid async for instance in instances]
+        # With the roles assumed, both work on one association; without negotiating any, it does not send.
+        assert (sent.sop_instance_uid in got) is profile.assume_roles
 
 
 async def test_it_is_cancelled(qrscp: Qrscp) -> None:

@@ -153,7 +153,7 @@ async def test_what_did_not_fit_in_the_first_association_comes_on_further_ones(
         retrieval = asyncdicom.retrieve(address, **keys, limits=Limits(contexts=4))
         assert await collect(retrieval) == data_of(MIXED)
     assert retrieval.missing == 0
-    assert retrieval.progress == asyncdicom.operations.Progress(0, 6, 0, 0)
+    assert retrieval.progress == asyncdicom.Progress(0, 6, 0, 0)
     again = [asked for asked in pacs.asked if asked[0] == "get"][1:]
     assert {level for _, level, _ in again} == {"IMAGE"}
     assert again[0][2]["SeriesInstanceUID"] == ["1.2.1.2"]
