@@ -910,13 +910,11 @@ class Association(Connection):
 
         :returns: a :class:`~asyncdicom.operations.Get`; leaving it early sends C-CANCEL.
         """
-        without = model == sop.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET
         return Get(
             self,
             lambda: self._query(CGetRQ, query, model, level, keys, priority),
             limit=limit,
             check=check,
-            bulk_data_removed=without,
         )
 
     def move(

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from anyio import CancelScope, current_time
 
 from . import dataset as _dataset
+from . import sop
 from .connection import Box, IncomingDataSet, current_task
 from .exceptions import LocalProtocolError, RemoteProtocolError, StatusError
 from .instances import ReceivedInstance
@@ -476,10 +477,8 @@ class Get(_Retrieving[ReceivedInstance]):
         *,
         limit: int | None = None,
         check: bool = True,
-        bulk_data_removed: bool = False,
     ) -> None:
         super().__init__(association, start, limit=limit, check=check)
-        self._bulk_data_removed = bulk_data_removed
         self._current: tuple[SubOperation, ReceivedInstance] | None = None
 
     def _pending(self, response: Response) -> None:
@@ -490,6 +489,7 @@ class Get(_Retrieving[ReceivedInstance]):
 
     async def _sub_operation(self, request: SubOperation) -> ReceivedInstance | None:
         association = self._association
+        assert self._exchange is not None
         uid = request.message.affected_sop_instance_uid or ""
         status = SUCCESS
         if not _dataset.safe_uid(uid):
@@ -507,7 +507,7 @@ class Get(_Retrieving[ReceivedInstance]):
             uid,
             request.context.transfer_syntax,
             source_ae_title=association.peer.ae_title,
-            bulk_data_removed=self._bulk_data_removed,
+            bulk_data_removed=self._exchange.context.abstract_syntax == sop.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET,
         )
         self._current = (request, instance)
         return instance

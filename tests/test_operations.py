@@ -1081,11 +1081,13 @@ async def test_other_verbs_of_the_same_task_while_an_instance_is_unread_are_refu
         assert (await assoc.echo()).status == 0
 
 
-async def test_without_bulk_data_instances_say_so() -> None:
+@pytest.mark.parametrize("named", [True, False])
+async def test_without_bulk_data_instances_say_so(named: bool) -> None:
+    # Also where the model is the only one that was accepted: they must not be stored (PS3.4 Z.4.2.2.1).
     uid = sop.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET
     contexts = [sop.VERIFICATION, sop.STUDY_ROOT_FIND, uid, sop.STUDY_ROOT_MOVE, sop.CT_IMAGE_STORAGE]
     async with scripted(OneInstance(), contexts=contexts) as assoc:
-        flags = [instance.bulk_data_removed async for instance in assoc.get(identifier(), uid)]
+        flags = [instance.bulk_data_removed async for instance in assoc.get(identifier(), uid if named else None)]
         assert flags == [True]
         await assoc.echo()
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import anyio
 
-from .. import sop
 from ..association import Association
 from ..client import connect
 from ..exceptions import (
@@ -237,7 +236,6 @@ class ByGet(Route):
             lambda: association._query(CGetRQ, part.identifier, model, None, {}, self._priority),
             ledger=self._ledger,
             known=self._ledger.delivered if self._rounds > 1 else (),
-            bulk_data_removed=model == sop.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET,
         )
         return True
 
