@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 
+import asyncdicom
+from asyncdicom import sop
+
+from ..archive.corpus import instance
 from ..conftest import TEST_FILES
 from ..interop.material import sample, study
 from .program import run, serving, started, wait_for_line
@@ -48,6 +53,36 @@ def test_what_is_stored_is_found_retrieved_and_moved(tmp_path: Path) -> None:
     assert names == receiver.data.keys() <= stored.keys()
     for uid, data in receiver.data.items():
         assert data == stored[uid].on_the_wire
+
+
+@pytest.mark.anyio
+async def test_two_hundred_associations_at_once_store_and_query(tmp_path: Path, anyio_backend: str) -> None:
+    crowd = 200
+    here, found = 0, list[str]()
+    all_here = anyio.Event()
+
+    async def use(address: str, number: int) -> None:
+        nonlocal here
+        own = instance(number, study=number, patient=f"P{number}")
+        async with asyncdicom.connect(address, contexts=[sop.STUDY_ROOT_FIND, sop.CT_IMAGE_STORAGE]) as association:
+            here += 1
+            if here == crowd:
+                all_here.set()
+            await all_here.wait()
+            await association.store(own)
+            matches = association.find(level="STUDY", PatientID=own.PatientID, StudyInstanceUID="")
+            found.extend([match.StudyInstanceUID async for match in matches])
+
+    with archiving(tmp_path, *LISTEN, "--loop", anyio_backend) as (address, process):
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for number in range(crowd):
+                    tasks.start_soon(use, address, number)
+        everything = run("find", address, "--level", "study", "-k", "StudyInstanceUID", "--json")
+        assert stop(process) == ("", "")
+    assert process.returncode == 0
+    assert sorted(found) == sorted(f"1.2.3.{number}" for number in range(crowd))
+    assert len(everything.check().out.splitlines()) == crowd
 
 
 def test_what_is_stored_is_there_after_a_restart_and_after_a_rebuild(tmp_path: Path) -> None:
