@@ -42,6 +42,7 @@ __all__ = [
     "dcmqrscp_config",
     "dcmtk_missing",
     "free_port",
+    "hold_reading_thread",
     "pynetdicom_qrscp",
     "pynetdicom_scp",
     "pynetdicom_scu",
@@ -389,6 +390,18 @@ class _Checkpoint(threading.Event):
         deadline = time.monotonic() + 5
         while not self._cond._waiters and self._association.is_alive() and time.monotonic() < deadline:  # type: ignore[attr-defined]
             time.sleep(0.0001)
+
+
+def hold_reading_thread() -> None:
+    """Let every association that is asked for in this process have a :class:`_Checkpoint`, for pynetdicom's own programs."""
+    associate = AE.associate
+
+    def associates(*arguments: Any, **options: Any) -> PeerAssociation:
+        association = associate(*arguments, **options)
+        association._reactor_checkpoint = _Checkpoint(association)
+        return association
+
+    AE.associate = associates  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -46,6 +47,7 @@ _KEYWORDS = {
     "IMAGE": "SOPInstanceUID",
 }
 _HEADERS = {item.sop_instance_uid: item.header() for item in study()}
+_ROOT = Path(__file__).parents[2]
 #: A CR study of three series, one of which has the CR image that is asked for.
 PATIENT, STUDY = "77654033", "1.3.6.1.4.1.5962.1.1.0.0.0.1196533885.18148.0.1"
 
@@ -397,6 +399,56 @@ async def test_pynetdicoms_programs_store_find_get_and_move(tmp_path: Path) -> N
     moved = Path(tmp_path, next(name for name in os.listdir(tmp_path) if item.sop_instance_uid in name))
     for path in (got, moved):
         assert_same_instance(data_set_of(path), item)
+
+
+#: Runs several of pynetdicom's programs, one after the other, in one process.
+_PROGRAMS = """
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+from tests.interop.peers import hold_reading_thread
+hold_reading_thread()
+for name, *arguments in json.loads(sys.argv[2]):
+    try:
+        importlib.import_module(f"pynetdicom.apps.{name}.{name}").main(arguments)
+    except SystemExit as exc:
+        if exc.code:
+            raise
+"""
+
+
+@on_asyncio
+async def test_pynetdicoms_programs_use_each_model_and_what_can_be_negotiated(folder: Path, tmp_path: Path) -> None:
+    came: list[str] = []
+
+    def keep(event: Any) -> int:
+        came.append(str(event.request.AffectedSOPInstanceUID))
+        return 0
+
+    with pynetdicom_scp(handlers=[(evt.EVT_C_STORE, keep)], storage=True) as destination:
+        async with archiving(folder, peers={"PYNETDICOM": f"PYNETDICOM@127.0.0.1:{destination}"}) as port:
+            to = ["127.0.0.1", str(port), "-aec", "ARCHIVE", "-v"]
+            programs: list[list[str]] = []
+            for option, levels in MODELS:
+                for level in (levels[0], levels[-1]):
+                    out = str(tmp_path / "out" / f"{option}{level}")
+                    find, get = (as_options(query_for(levels, level, find=find)[0]) for find in (True, False))
+                    programs += [
+                        ["findscu", *to, option, *find],
+                        ["findscu", *to, option, "--relational-query", "--fuzzy-names", "--dt-matching", *find],
+                        ["getscu", *to, option, "--relational-retrieval", "-od", out, *get],
+                        ["movescu", *to, option, "--relational-retrieval", "-aem", "PYNETDICOM", *get],
+                    ]
+            ran = await run(sys.executable, "-c", _PROGRAMS, _ROOT, json.dumps(programs), cwd=tmp_path)
+    ran.check()
+    expected = sorted(
+        str(header.SOPInstanceUID)
+        for _, levels in MODELS
+        for level in (levels[0], levels[-1])
+        for header in query_for(levels, level, find=False)[1]
+    )
+    assert sorted(came) == expected
+    assert sorted(path.name.partition(".")[2] for path in (tmp_path / "out").rglob("*.*")) == expected
+    assert ran.output.count("Result: 0x0000 (Success)") == len(programs)
 
 
 # The program
