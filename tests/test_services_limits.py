@@ -83,3 +83,19 @@ async def test_what_is_no_number_of_sub_operations_is_refused(first: object) -> 
             async for _ in assoc.get(level="STUDY", StudyInstanceUID="1"):
                 pass
         assert caught.value.status == 0xC413
+
+
+async def test_a_timeout_in_a_handler_is_an_exception_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    services = asyncdicom.Services()
+
+    @services.find(sop.STUDY_ROOT_FIND)
+    async def find(request: asyncdicom.FindRequest) -> AsyncIterator[bytes]:
+        with anyio.fail_after(0):
+            await anyio.sleep_forever()
+        yield b""
+
+    async with testing.connected(services) as assoc:
+        with pytest.raises(asyncdicom.StatusError) as caught:
+            await anext(assoc.find(level="STUDY", PatientID=""))
+        assert caught.value.status == 0xC311
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]

@@ -102,7 +102,9 @@ def failure(message: type[Message], exc: BaseException, *, sub_operations: bool 
     if isinstance(exc, DataSetError) and digit is not None:
         logger.warning("a data set of a %s cannot be decoded", message.__name__)
         return Outcome(Status(0xC010 + (digit << 8)), "the data set cannot be decoded")
-    if isinstance(exc, OSError | MemoryError) and digit is not None:
+    # A timeout of asyncio or anyio is an OSError by descent only: nothing has run out.
+    own_timeout = isinstance(exc, TimeoutError) and exc.errno is None and sub_operations is None
+    if isinstance(exc, OSError | MemoryError) and digit is not None and not own_timeout:
         logger.error("a %s failed for want of resources: %s", message.__name__, _reason(exc))
         if sub_operations is None:
             return Outcome(OUT_OF_RESOURCES, printable(_reason(exc)))
