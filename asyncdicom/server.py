@@ -667,7 +667,7 @@ class Server:
             return None
         if decision is None:
             logger.error("the policy did not decide in time")
-            return pdu.AssociateRJ(result=1, source=1, reason=1)
+            return _failed_closed(identity is not None)
         return decision
 
     async def _run_by_hand(self, association: Association) -> None:
@@ -748,11 +748,15 @@ async def _ask(
         return pdu.AssociateRJ(result=exc.result, source=exc.source, reason=exc.reason)
     except Exception as exc:
         logger.error("the policy failed: %s", type(exc).__name__, exc_info=exc)
-        # An identity that could not be checked is refused by the ACSE (PS3.7 D.3.3.7.1).
-        return pdu.AssociateRJ(result=1, source=2 if has_identity else 1, reason=1)
+        return _failed_closed(has_identity)
     if isinstance(result, bytes):
         return _Decision(result)
     return _Decision(b"" if has_identity else None)
+
+
+def _failed_closed(has_identity: bool) -> pdu.AssociateRJ:
+    """Reject because nobody decided; an identity that was not checked is refused by the ACSE (PS3.7 D.3.3.7.1)."""
+    return pdu.AssociateRJ(result=1, source=2 if has_identity else 1, reason=1)
 
 
 async def _read_request(transport: Transport, upper_layer: UpperLayer, deadline: float) -> pdu.AssociateRQ | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -139,3 +140,30 @@ async def test_a_rejected_association_counts_for_no_limit() -> None:
                 await echo(server.addresses[0])
             assert caught.value.result == 1
         await echo(server.addresses[0])
+
+
+async def hang() -> None:
+    await anyio.sleep_forever()
+
+
+async def fail() -> None:
+    raise RuntimeError("the directory of users is down")
+
+
+@pytest.mark.parametrize("trouble", [hang, fail])
+@pytest.mark.parametrize(("identity", "source"), [(None, 1), (asyncdicom.UserIdentity.password("u", "p"), 2)])
+async def test_a_policy_that_hangs_or_fails_refuses_an_identity_as_the_provider(
+    trouble: Callable[[], Awaitable[None]], identity: asyncdicom.UserIdentity | None, source: int
+) -> None:
+    services = asyncdicom.Services()
+
+    @services.on_associate
+    async def policy(request: asyncdicom.AssociationRequest) -> None:
+        await trouble()
+
+    timeouts = asyncdicom.Timeouts(associate=0.3 if trouble is hang else 30)
+    async with asyncdicom.Server(services, "X@127.0.0.1:0", timeouts=timeouts, drain=0) as server:
+        with pytest.raises(asyncdicom.AssociationRejected) as caught:
+            async with asyncdicom.connect(server.addresses[0], contexts=[sop.VERIFICATION], user_identity=identity):
+                pass
+    assert (caught.value.result, caught.value.source, caught.value.reason) == (1, source, 1)
