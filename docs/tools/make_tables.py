@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydicom.datadict import dictionary_description
+
 from asyncdicom import sop
+from asyncdicom.archive.model import KEYS, Kind, Level
 from asyncdicom.status import TABLES
 
 DOCS = Path(__file__).parent.parent
@@ -47,7 +50,31 @@ def sop_classes() -> str:
     return "".join(parts)
 
 
-PAGES = {"statuses.md": statuses, "sop-classes.md": sop_classes}
+KEYS_HEAD = """# Keys of the archive
+
+Made from `asyncdicom/archive/model.py` by `python docs/tools/make_tables.py`: the keys that queries of
+`asyncdicom archive` are matched by and return, at each level of the information models (PS3.4 C.6). A key of a level above
+is matched and returned, one of a level below is matched. Sequences are matched by their items, with any attribute in them. A
+key that is not listed is returned empty and makes the pendings 0xFF01.
+
+U is a unique, R a required, O an optional key; a computed one follows from what is stored. Indexed keys are searched for by
+the database, others are looked at one by one.
+"""
+
+
+def query_keys() -> str:
+    """Return the page of the archive's keys."""
+    parts = [KEYS_HEAD]
+    for level in Level:
+        parts.append(f"\n## {level.name}\n\n| key | tag | VR | type | |\n|---|---|---|---|---|\n")
+        for key in sorted(KEYS[level].values(), key=lambda key: ([*Kind].index(key.kind), key.tag)):
+            notes = "computed" if key.computed else "indexed" if key.column else ""
+            tag = f"({key.tag >> 16:04X},{key.tag & 0xFFFF:04X})"
+            parts.append(f"| {dictionary_description(key.tag)} | {tag} | {key.vr} | {key.kind.value} | {notes} |\n")
+    return "".join(parts)
+
+
+PAGES = {"statuses.md": statuses, "sop-classes.md": sop_classes, "query-keys.md": query_keys}
 
 if __name__ == "__main__":
     for name, make in PAGES.items():
