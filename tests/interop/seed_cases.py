@@ -202,6 +202,10 @@ def fails_for_ct(asked: Asking, event: Any) -> int:
     return 0xA700 if event.request.AffectedSOPClassUID == sop.CT_IMAGE_STORAGE else 0x0000
 
 
+def warns_for_ct(asked: Asking, event: Any) -> int:
+    return 0xB000 if event.request.AffectedSOPClassUID == sop.CT_IMAGE_STORAGE else 0x0000
+
+
 # The table
 
 
@@ -348,9 +352,23 @@ def retrieval_statuses(service: str) -> None:
         service, 0xFE00, "C-CANCEL after an instance", never_ends(good, total=9), send=cancelling(1), remaining=8, **ONE
     )
     add(service, 0xFE00, "the handler says so", yields(3, good, (0xFE00, None)), remaining=2, **ONE)
+    failed: Values = {"stores": 0xA700, "pending": (0xFF00,), "counters": (0, 1, 0), "failed": uids(GOOD)}
+    add(
+        service,
+        0xFE00,
+        "C-CANCEL after a failure",
+        never_ends(good, total=9),
+        send=cancelling(1),
+        remaining=8,
+        **failed,
+    )
     cancelled: Values = {"stores": cancels_at_the_first, "counters": (1, 0, 0), "remaining": COUNT - 1}
     if service == MOVE:
-        cancelled = {"stores": cancels_and_waits, "remaining": COUNT, "complains": ""}
+        cancelled = {
+            "stores": cancels_and_waits,
+            "remaining": COUNT,
+            "complains": "(?i)invalid event|closed connection|DUL.run",
+        }
     add(service, 0xFE00, "archive: C-CANCEL during an instance", **WHOLE, **cancelled)
 
 
@@ -433,6 +451,8 @@ def warnings(service: str) -> None:
     two = yields(2, good, other)
     add(service, 0xB000, "one failed", two, stores=fails_for_ct, counters=(1, 1, 0), failed=uids(OTHER), **TWO)
     add(service, 0xB000, "with warnings", two, stores=0xB006, counters=(0, 0, 2), **TWO)
+    mixed: Values = {"stores": warns_for_ct, "counters": (1, 0, 1)}
+    add(service, 0xB000, "one with a warning", two, **mixed, **TWO)
     add(service, 0xB000, "fewer than it announced", yields(4, good), counters=(1, 3, 0), pending=(0xFF00,))
     add(service, 0xB000, "a file is gone", yields(2, GOOD.path.with_name("gone.dcm"), good), counters=(1, 1, 0), **TWO)
     add(service, 0xB000, "the handler says so", yields(1, good, (0xB000, None)), **ONE)
@@ -455,6 +475,8 @@ def retrieval_statuses_of_ours(service: str) -> None:
     add(service, base + 0x10, "archive: the identifier is garbage", **WHOLE, send=garbled, comment="decoded")
     add(service, base + 0x11, "before an instance", yields(1, ValueError("a bug")), comment="handler failed", left=1)
     add(service, base + 0x11, "after an instance", yields(1, good, KeyError("a bug")), comment="handler failed", **ONE)
+    failed: Values = {"stores": 0xA700, "pending": (0xFF00,), "counters": (0, 1, 0), "failed": uids(GOOD)}
+    add(service, base + 0x11, "after a failure", yields(1, good, KeyError("a bug")), comment="handler failed", **failed)
     add(service, base + 0x11, "before it is a generator", fails_at_once, comment="handler failed")
     add(service, base + 0x11, "what is no instance", yields(1, object()), comment="handler failed")
     for what, items in (

@@ -462,7 +462,8 @@ async def test_the_archive_command_serves_all_of_dcmtks_clients(
     (tmp_path / "out").mkdir()
     study_keys = keys("QueryRetrieveLevel=PATIENT", f"PatientID={PATIENT}")
     peer_option = f"DCMTK@127.0.0.1:{storescp.port}"
-    with archive_process(tmp_path / "archive", "--peer", peer_option) as (process, port):
+    with archive_process(tmp_path / "archive", "--peer", peer_option) as archive:
+        port = archive.port
         (await client("echoscu", port)).check()
         stored = await client("dcmsend", port, "-nh", "+sd", "+r", files=(test_files / "dicomdirtests",))
         assert stored.returncode == 0, stored.output
@@ -470,7 +471,5 @@ async def test_the_archive_command_serves_all_of_dcmtks_clients(
         assert found.output.count("(Pending)") > 1
         (await client("getscu", port, "-P", "-od", tmp_path / "out", *study_keys)).check()
         (await client("movescu", port, "-P", "-aem", "DCMTK", *study_keys)).check()
-        process.terminate()
-        process.wait(10)
-        assert process.returncode == 0
+        archive.stop()
     assert len(kept(storescp.files())) == len(kept_in(tmp_path / "out")) == len(of(PatientID=PATIENT))

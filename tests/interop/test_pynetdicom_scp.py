@@ -156,18 +156,6 @@ async def test_a_find_has_the_statuses_of_the_peer(scp: Scp, items: list[Any], e
         await assoc.echo()
 
 
-@pytest.mark.parametrize("model", sop.FIND)
-async def test_each_model_is_found_with(scp: Scp, model: sop.SOPClass) -> None:
-    scp.answers("find", (0xFF00, match(PatientName="Łukasz", SpecificCharacterSet="ISO_IR 192")))
-    async with scp.connect([model]) as assoc:
-        # Model and level are what is left to say.
-        [found] = [item async for item in assoc.find(PatientName="Ł*", level="PATIENT")]
-        assert found.PatientName == "Łukasz"
-    [event] = scp.requests
-    assert event.request.AffectedSOPClassUID == model
-    assert (event.identifier.PatientName, event.identifier.SpecificCharacterSet) == ("Ł*", "ISO_IR 192")
-
-
 @own_errors
 async def test_the_elements_of_a_status_arrive(scp: Scp) -> None:
     status = with_status(0xC123, comment="what is wrong", offending=[0x00100020, 0x00080052])

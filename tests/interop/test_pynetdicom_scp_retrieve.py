@@ -16,7 +16,6 @@ from asyncdicom import (
     sop,
 )
 from asyncdicom._quiet import quiet
-from asyncdicom.dataset import decode_data_set
 
 from .material import Archive, Sample, part10, sample, storage_contexts, study
 from .peers import free_port
@@ -103,25 +102,6 @@ async def test_a_get_has_the_statuses_of_the_peer(
                     pass
             assert caught.value.status == status
         await assoc.echo()
-
-
-@pytest.mark.parametrize("model", sop.GET)
-async def test_each_model_is_got_with(scp: Scp, model: sop.SOPClass) -> None:
-    without = model == sop.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET
-    data_set = part10(GOOD)
-    if without:
-        del data_set.PixelData
-    scp.answers("get", 1, (0xFF00, data_set))
-    async with scp.connect(contexts_for_get(model)) as assoc:
-        async with assoc.get(PatientID="1", level="PATIENT", model=model) as got:
-            received = [(instance, await instance.read()) async for instance in got]
-        check_final(got.response, 0x0000, (1, 0, 0))
-    [(instance, data)] = received
-    assert instance.sop_instance_uid == GOOD.sop_instance_uid
-    assert instance.bulk_data_removed is without
-    with quiet():
-        assert "PatientID" in decode_data_set(data, instance.transfer_syntax_uid)
-    assert {event.request.AffectedSOPClassUID for event in scp.requests} == {model}
 
 
 @on_asyncio
@@ -255,19 +235,6 @@ def destination(port: int) -> tuple[str, int, dict[str, Any]]:
 
     contexts = [build_context(item.sop_class_uid, item.transfer_syntax_uid) for item in (GOOD, OTHER)]
     return "127.0.0.1", port, {"contexts": contexts}
-
-
-@pytest.mark.parametrize("model", sop.MOVE)
-async def test_each_model_is_moved_with(scp: Scp, model: sop.SOPClass) -> None:
-    archive = Archive()
-    async with Server(archive.services(), "HERE@127.0.0.1:0") as server:
-        scp.answers("move", destination(server.addresses[0].port), 1, *instances(GOOD))
-        async with scp.connect([model]) as assoc:
-            move = assoc.move(PatientID="1", level="PATIENT", destination="HERE")
-            assert [item.completed async for item in move] == [1]
-            check_final(move.response, 0x0000, (1, 0, 0))
-    assert list(archive.data) == [GOOD.sop_instance_uid]
-    assert {event.request.AffectedSOPClassUID for event in scp.requests} == {model}
 
 
 @own_errors
