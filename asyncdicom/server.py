@@ -628,6 +628,8 @@ class Server:
     ) -> pdu.AssociateRJ | _Decision | None:
         """Ask the policy, watching the connection meanwhile; it fails closed."""
         policy = self.services.policy
+        if policy is None:
+            return _Decision(None)
         identity = request.user_information.user_identity
         asked = AssociationRequest(
             called_ae_title=request.called_ae_title,
@@ -642,8 +644,6 @@ class Server:
             contexts=request.presentation_contexts,
             request=request,
         )
-        if policy is None:
-            return _Decision(None)
         decision: pdu.AssociateRJ | _Decision | None = None
         async with anyio.create_task_group() as tasks:
 

@@ -538,11 +538,13 @@ def _read_user_information(data: bytes, start: int, end: int) -> UserInformation
 
 
 def _write_user_information(information: UserInformation) -> bytes:
-    out = []
+    out: list[bytes] = []
     for kind, row in _USER_ITEMS.items():
         value = getattr(information, row.attribute)
-        if value is not None:
-            out += [_item(kind, row.write(one)) for one in (value if row.many else (value,))]
+        if row.many:
+            out += [_item(kind, row.write(one)) for one in value] if value else ()
+        elif value is not None:
+            out.append(_item(kind, row.write(value)))
     return _item(_USER_INFORMATION, b"".join(out))
 
 
@@ -722,6 +724,14 @@ _READERS: Mapping[int, Callable[[bytes], PDU]] = MappingProxyType(
 )
 
 
+#: A-ASSOCIATE PDUs of at most so many bytes are remembered, and how many: peers say the same each time.
+_REMEMBERED_LENGTH = 4096
+_REMEMBERED_MOST = 64
+
+#: Type and variable field -> what it was decoded to. Nothing with credentials is ever among them.
+_remembered: dict[tuple[int, bytes], PDU] = {}
+
+
 def decode(pdu_type: int, body: bytes | memoryview) -> PDU:
     """Decode the variable field of a PDU, that is, what follows its six bytes of header.
 
@@ -730,7 +740,19 @@ def decode(pdu_type: int, body: bytes | memoryview) -> PDU:
     reader = _READERS.get(pdu_type)
     if reader is None:
         raise InvalidPDU(f"unrecognized PDU type {pdu_type:#04x}", AbortReason.UNRECOGNIZED_PDU)
-    return reader(bytes(body))
+    body = bytes(body)
+    if pdu_type > 2 or len(body) > _REMEMBERED_LENGTH:
+        return reader(body)
+    known = _remembered.get((pdu_type, body))
+    if known is None:
+        known = reader(body)
+        assert isinstance(known, AssociateRQ | AssociateAC)
+        information = known.user_information
+        if information.user_identity is None and information.user_identity_response is None:
+            if len(_remembered) >= _REMEMBERED_MOST:
+                _remembered.clear()
+            _remembered[pdu_type, body] = known
+    return known
 
 
 def encode(pdu: PDU) -> bytes:

@@ -124,8 +124,10 @@ class AsyncioTransport(asyncio.BufferedProtocol, Transport):
             quickack = QUICKACK
 
             def acknowledge() -> None:
-                with contextlib.suppress(OSError):
+                try:
                     set_option(socket.IPPROTO_TCP, quickack, 1)
+                except OSError:
+                    pass
 
             self._quickack = acknowledge
 
@@ -307,6 +309,8 @@ class AsyncioTransport(asyncio.BufferedProtocol, Transport):
         if self._closed.done():
             return
         self._transport.close()
+        if self._writable:
+            return  # nothing is left to be sent: the event loop closes the socket in its next round
         try:
             with anyio.move_on_after(_base.CLOSE_TIME, shield=True):
                 if not self._closed.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pynetdicom.pdu
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncdicom.exceptions import LocalProtocolError
+from asyncdicom.protocol import pdu
 from asyncdicom.protocol.pdu import (
     PDU,
     PDU_TYPES,
@@ -846,3 +848,31 @@ def test_a_damaged_pdu_decodes_or_is_invalid(pdu: PDU, data: st.DataObject) -> N
     for position in data.draw(st.lists(st.integers(6, max(6, len(octets) - 1)), max_size=3)):
         octets[position] = data.draw(octet)
     _check_any(octets[0], bytes(octets[6:]))
+
+
+def test_a_request_that_was_seen_before_decodes_to_the_same_and_one_with_credentials_is_not_kept() -> None:
+    plain = AssociateRQ(called_ae_title="A", calling_ae_title="B", presentation_contexts=(), application_context=None)
+    secret = replace(
+        plain, user_information=UserInformation(user_identity=UserIdentityRQ(type=2, primary=b"u", secondary=b"s3cret"))
+    )
+    for request in (plain, secret):
+        body = encode(request)[6:]
+        assert decode(1, body) == decode(1, body)
+    assert decode(1, encode(plain)[6:]) is decode(1, encode(plain)[6:])
+    assert not any(b"s3cret" in body for _, body in pdu._remembered)
+
+
+def test_no_more_than_a_few_requests_are_remembered() -> None:
+    for number in range(500):
+        decode(
+            1,
+            encode(
+                AssociateRQ(
+                    called_ae_title="A",
+                    calling_ae_title=str(number),
+                    presentation_contexts=(),
+                    application_context=None,
+                )
+            )[6:],
+        )
+    assert 0 < len(pdu._remembered) <= 64
