@@ -11,14 +11,17 @@ too often they are called inexact, and the index asks again.
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    Connection,
     Engine,
     ForeignKey,
     Integer,
@@ -71,6 +74,9 @@ __all__ = [
 #: 1 000 for all keys together. What is more is matched in Python.
 VALUES: Final = 1500
 ALTERNATIVES: Final = 50
+#: SQLite: seconds to wait for other processes, and between two looks whether one has written.
+_PATIENCE = 60.0
+_LOOK = 0.001
 #: How many characters LIKE is given.
 _PIECE: Final = 100
 
@@ -181,7 +187,7 @@ def open_engine(url: str | URL, *, connections: int, durable: bool) -> Engine:
         return create_engine(target, pool_pre_ping=True, **options)
     if target.database in (None, "", ":memory:"):
         raise ValueError("the index needs a database file: an SQLite database in memory belongs to one connection")
-    engine = create_engine(target, connect_args={"timeout": 60, "check_same_thread": False}, **options)
+    engine = create_engine(target, connect_args={"timeout": _PATIENCE, "check_same_thread": False}, **options)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
@@ -196,12 +202,38 @@ def open_engine(url: str | URL, *, connections: int, durable: bool) -> Engine:
         cursor.close()
 
     @event.listens_for(engine, "begin")
-    def begin(connection: object) -> None:
+    def begin(connection: Connection) -> None:
         # A transaction that reads first and writes later fails if another wrote in between: writers say so at once.
-        write = connection.get_execution_options().get("write", False)  # type: ignore[attr-defined]
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")  # type: ignore[attr-defined]
+        if connection.get_execution_options().get("write", False):
+            _begin_writing(connection)
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Begin a write transaction in SQLite, as soon as that of another process ends.
+
+    SQLite would look again after 1, 2, 5 and up to 100 ms. Measured with two processes that write: one commit in a hundred
+    took 50 ms then, and some 300 ms; looking each millisecond, 10 ms.
+    """
+    plain: Any = connection.connection.dbapi_connection
+    plain.execute("PRAGMA busy_timeout = 0")
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                plain.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    break
+            else:
+                return
+            time.sleep(_LOOK)
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # for the error that it makes
+    finally:
+        plain.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}")
 
 
 # Values for columns

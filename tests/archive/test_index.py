@@ -11,6 +11,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateTable
 
-from asyncdicom.archive import search
+from asyncdicom.archive import schema, search
 from asyncdicom.archive.entities import InstanceRow, NewInstance, read_attributes
 from asyncdicom.archive.identifier import encode_identifier, from_dataset
 from asyncdicom.archive.index import Index
@@ -923,6 +925,47 @@ def test_what_another_process_does_is_seen(tmp_path: Path) -> None:
         )
         (study,) = find(theirs, keys)
         assert (study.NumberOfStudyRelatedInstances, study.StudyDescription) == (1, "again")
+
+
+@contextmanager
+def another_writer(folder: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(folder / "index.sqlite", isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+    finally:
+        connection.close()
+
+
+def test_a_writer_waits_for_that_of_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+
+    class Clock:
+        monotonic = staticmethod(time.monotonic)
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            looked.set()
+            time.sleep(seconds)
+
+    monkeypatch.setattr(schema, "time", Clock)
+    with Index(f"sqlite:///{tmp_path}/index.sqlite") as index, another_writer(tmp_path) as other:
+        adding = threading.Thread(target=index.add, args=([new(instance(1))],))
+        adding.start()
+        assert looked.wait(20)
+        assert not uids(index)
+        other.execute("COMMIT")
+        adding.join(20)
+        assert uids(index) == ["1.2.3.1"]
+
+
+def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Index(f"sqlite:///{tmp_path}/index.sqlite") as index:
+        monkeypatch.setattr(schema, "_PATIENCE", 0.02)
+        with another_writer(tmp_path), pytest.raises(OperationalError, match="database is locked"):
+            index.add([new(instance(1))])
+        index.add([new(instance(2, study=2))])
+        assert uids(index) == ["1.2.3.2"]
 
 
 def test_closing_leaves_no_descriptor_and_one_file(tmp_path: Path) -> None:
