@@ -243,11 +243,16 @@ class Server:
     async def _run_group(self, ready: asyncio.Future[None]) -> None:
         """Hold the task group in a task of our own (asyncio)."""
         assert self._stop is not None
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            ready.set_result(None)
-            await self._stop.wait()
-            tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                ready.set_result(None)
+                await self._stop.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            if self._listener is not None:
+                # Also of a server that nobody left, when its event loop is shut down.
+                self._listener.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+
+import pytest
 
 import asyncdicom
 from asyncdicom import Server, Services, StoreRequest, sop
@@ -40,3 +43,13 @@ def test_a_request_that_comes_while_another_is_performed_is_performed_beside_it(
 
     asyncio.run(main())
     assert begun == ["1.2.1", "1.2.2"]
+
+
+def test_a_server_that_nobody_left_stops_listening_when_its_loop_is_shut_down() -> None:
+    async def main() -> asyncdicom.Address:
+        server = await Server(Services(), "SERVER@127.0.0.1:0").__aenter__()
+        return server.addresses[0]
+
+    address = asyncio.run(main())
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address.host, address.port), 10)
