@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
+import pickle
 import struct
 import subprocess
 import sys
@@ -106,6 +108,24 @@ def test_an_identifier_survives_every_transfer_syntax(transfer_syntax: str) -> N
     data = encode_data_set(query, transfer_syntax)
     assert len(data) % 2 == 0
     assert decode_data_set(data, transfer_syntax) == query
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_decoded_data_set_has_what_pydicoms_own_have_and_shares_it_with_no_other(raw: bool) -> None:
+    data = encode_data_set(identifier(), sop.EXPLICIT_VR_LITTLE_ENDIAN)
+    one, other = (decode_data_set(data, sop.EXPLICIT_VR_LITTLE_ENDIAN, raw=raw) for _ in range(2))
+    assert vars(one).keys() >= vars(Dataset()).keys()
+    assert one == other
+    mine = vars(one)
+    assert not [
+        name for name, value in vars(other).items() if isinstance(value, dict | list | set) and value is mine[name]
+    ]
+    other.PatientID = "another"
+    other.add_new(0x00090010, "LO", "CREATOR")
+    other.private_block(0x0009, "CREATOR").add_new(1, "LO", "private")
+    assert one != other
+    assert 0x00091001 not in one
+    assert copy.deepcopy(one) == pickle.loads(pickle.dumps(one)) == one
 
 
 def test_what_pydicom_reads_in_a_file_is_what_we_encoded() -> None:
