@@ -106,13 +106,13 @@ class Folder:
         """
         uid = instance.sop_instance_uid
         path = self.file(uid)
-        if self._shared or uid in self._writing or _exists(path):
+        if uid in self._writing or _exists(path) or (self._shared and not self._replace):
             kept = await self._beside(instance, path)
         else:
             written = self._writing[uid] = anyio.Event()
             try:
-                # Not replacing: a process that we know nothing of may have been quicker.
-                await instance.save(path, replace=False)
+                # Another process may have been quicker. One that we do not know of is not to be overruled.
+                await instance.save(path, replace=self._shared)
             finally:
                 del self._writing[uid]
                 written.set()

@@ -149,7 +149,7 @@ def test_a_folder_is_made_and_tried(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "replace", "kept", "stays"),
-    [(DATA, False, Kept.SAME, DATA), (OTHER, False, Kept.REFUSED, DATA), (OTHER, True, Kept.REPLACED, OTHER)],
+    [(DATA, False, Kept.SAME, DATA), (OTHER, False, Kept.REFUSED, DATA), (OTHER, True, Kept.NEW, OTHER)],
 )
 async def test_processes_that_share_a_folder_agree_on_what_comes_to_both_at_once(
     tmp_path: Path, data: bytes, replace: bool, kept: Kept, stays: bytes
