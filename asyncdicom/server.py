@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import TASK_STATUS_IGNORED, CancelScope, current_time
 from anyio.abc import TaskStatus
+from anyio.lowlevel import checkpoint
 
 from . import instrument
 from .association import Association
@@ -346,6 +347,7 @@ class Server:
             sock.close()
             return
         await self._serve(transport)
+        await checkpoint()  # asyncio closes a socket in the next round of its loop
 
     # Connections.
 
