@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import error, unpack_from
 
 from . import sop
@@ -73,19 +74,36 @@ def part10_head(
     :param receiving_ae_title: the AE that received it, (0002,0018).
     :raises DataSetError: a value cannot be encoded.
     """
-    elements = [
-        _element(0x0001, b"OB", b"\x00\x01"),
-        _element(0x0002, b"UI", _text(sop_class_uid, 0x0002)),
-        _element(0x0003, b"UI", _text(sop_instance_uid, 0x0003)),
+    before, after = _around_instance(
+        sop_class_uid, transfer_syntax_uid, source_ae_title, sending_ae_title, receiving_ae_title
+    )
+    group = b"".join((before, _element(0x0003, b"UI", _text(sop_instance_uid, 0x0003)), after))
+    return b"".join((_PREAMBLE, len(group).to_bytes(4, "little"), group))
+
+
+#: Preamble, prefix, and the head of the File Meta Information Group Length.
+_PREAMBLE = b"\0" * 128 + b"DICM" + _element(0x0000, b"UL", bytes(4))[:-4]
+
+
+@lru_cache(maxsize=64)
+def _around_instance(
+    sop_class_uid: str,
+    transfer_syntax_uid: str,
+    source_ae_title: str | None,
+    sending_ae_title: str | None,
+    receiving_ae_title: str | None,
+) -> tuple[bytes, bytes]:
+    """Return the elements before and behind the SOP Instance UID: those of a series are all the same."""
+    before = _element(0x0001, b"OB", b"\x00\x01") + _element(0x0002, b"UI", _text(sop_class_uid, 0x0002))
+    after = [
         _element(0x0010, b"UI", _text(transfer_syntax_uid, 0x0010)),
         _element(0x0012, b"UI", _text(sop.IMPLEMENTATION_CLASS_UID, 0x0012)),
         _element(0x0013, b"SH", _text(sop.IMPLEMENTATION_VERSION_NAME, 0x0013), b" "),
     ]
     for number, title in ((0x0016, source_ae_title), (0x0017, sending_ae_title), (0x0018, receiving_ae_title)):
         if title is not None:
-            elements.append(_element(number, b"AE", _text(title, number), b" "))
-    group = b"".join(elements)
-    return b"\0" * 128 + b"DICM" + _element(0x0000, b"UL", len(group).to_bytes(4, "little")) + group
+            after.append(_element(number, b"AE", _text(title, number), b" "))
+    return before, b"".join(after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
