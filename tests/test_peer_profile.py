@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -449,6 +450,7 @@ async def test_a_peer_whose_profile_cannot_be_told_is_rejected(hangs: bool, capl
 def test_a_profile_is_a_value_and_its_defaults_are_those_of_who_keeps_to_the_standard() -> None:
     assert PeerProfile() == PeerProfile(storage_roles="both") != PeerProfile(cancel=False)
     assert len({PeerProfile(), PeerProfile(), PeerProfile(operations=1)}) == 2
+    assert pickle.loads(pickle.dumps(PeerProfile(operations=1))) == PeerProfile(operations=1)
     with pytest.raises(TypeError):
         PeerProfile(False)  # type: ignore[call-arg]
     with pytest.raises(AttributeError):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import Parser, ae_title, count, server_limits
 
 if TYPE_CHECKING:
-    from .. import AssociationRequest, Request, Services
+    from .. import AssociationRequest, PeerProfile, Request, Services
 
 __all__ = ["OPERATIONS", "PasswordHash", "add_access_options", "guard", "server_access"]
 
@@ -112,8 +112,8 @@ def add_access_options(parser: Parser) -> None:
     )
     group.add_argument("--max-per-address", type=count, metavar="N", help="associations of one address at once")
     group.add_argument("--max-per-ae", type=count, metavar="N", help="associations of one calling AE title at once")
-    parser.set_defaults(users=None, access=None)
-    parser.tables = {"users": _read_users, "access": _read_rules}
+    parser.set_defaults(users=None, access=None, profiles=None)
+    parser.tables = {"users": _read_users, "access": _read_rules, "profiles": _read_profiles}
 
 
 def _title_or_network(text: str) -> tuple[str, str]:
@@ -158,6 +158,34 @@ def _read_rules(table: Mapping[str, object]) -> Mapping[str, frozenset[str]]:
     return rules
 
 
+def _read_profiles(table: Mapping[str, object]) -> Mapping[str, PeerProfile]:
+    """Read the table of what peers cannot do, by AE title.
+
+    :raises ValueError: an AE title is none, or a value is not one of a :class:`asyncdicom.PeerProfile`.
+    """
+    from dataclasses import fields
+
+    from .. import PeerProfile
+
+    defaults = {one.name.replace("_", "-"): one.default for one in fields(PeerProfile)}
+    profiles = {}
+    for title, values in table.items():
+        if not isinstance(values, dict):
+            raise ValueError(f"{title!r} is not a table")
+        for name, value in values.items():
+            if name not in defaults:
+                raise ValueError(f"{name!r} of {title!r} is not one of {', '.join(defaults)}")
+            expected = int if defaults[name] is None else type(defaults[name])
+            if type(value) is not expected:
+                raise ValueError(f"{name!r} of {title!r} has another kind of value than {expected.__name__}")
+        try:
+            key = _ANYBODY if title == _ANYBODY else ae_title(title)
+        except argparse.ArgumentTypeError as exc:
+            raise ValueError(str(exc)) from exc
+        profiles[key] = PeerProfile(**{name.replace("-", "_"): value for name, value in values.items()})
+    return profiles
+
+
 # What they make.
 
 
@@ -165,7 +193,9 @@ def server_access(options: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of a server that say who may use it, but for its called AE titles."""
     from dataclasses import replace
 
+    profiles: Mapping[str, PeerProfile] = options.profiles or {}
     return {
+        "profiles": lambda title: profiles.get(title, profiles.get(_ANYBODY)),
         "calling": [text for kind, text in options.allow if kind == "title"] or None,
         "allow": [text for kind, text in options.allow if kind == "network"] or None,
         "limits": replace(

@@ -3,7 +3,8 @@
 Peers must call the archive by its own AE title or a --called one, unless --any-called; --allow restricts who may call, by
 AE title or by network address. C-MOVE sends to the --peer addresses, and through TLS to those of --tls-peer. The TOML file
 of --config may have any of the options, by the same names, with lists for those that may be repeated; what the command line
-says comes on top. It may also name users, with hashes of 'asyncdicom password', and what calling AE titles may do:
+says comes on top. It may also name users, with hashes of 'asyncdicom password', what calling AE titles may do, and what peers
+cannot do:
 
   listen = "ARCHIVE@0.0.0.0:11112"
   peer = ["WORKSTATION@10.0.0.7:11112"]
@@ -15,6 +16,9 @@ says comes on top. It may also name users, with hashes of 'asyncdicom password',
   [access]
   CT1 = ["store"]
   "*" = ["query", "retrieve"]
+
+  [profiles.OLD_PACS]
+  async-window = false
 
 example:
   asyncdicom archive /srv/dicom --listen ARCHIVE@0.0.0.0:11112 --peer WORKSTATION@10.0.0.7:11112

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -262,6 +263,27 @@ async def test_an_address_and_an_ae_title_have_so_many_associations_and_no_more(
     assert (caught.value.result, caught.value.source, caught.value.reason) == (2, 3, 2)
 
 
+PROFILES = "[profiles.OLD]\nmaximum-length = 4096\nasync-window = false\n"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("text", "calling", "expected"),
+    [
+        (PROFILES, "OLD", (4096, (1, 1))),
+        (PROFILES, "NEW", (131_072, (5, 5))),
+        (PROFILES + '[profiles."*"]\nmaximum-length = 8192\n', "NEW", (8192, (5, 5))),
+    ],
+)
+async def test_a_peer_is_treated_as_its_profile_says(
+    tmp_path: Path, text: str, calling: str, expected: tuple[int, tuple[int, int]]
+) -> None:
+    options: dict[str, Any] = {"contexts": [sop.VERIFICATION], "calling": calling, "async_operations": (5, 5)}
+    with guarded(tmp_path, text) as address:
+        async with asyncdicom.connect(address, **options) as association:
+            assert (association.negotiated.maximum_length, association.async_operations) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -271,6 +293,12 @@ async def test_an_address_and_an_ae_title_have_so_many_associations_and_no_more(
         ('[access]\nCT1 = ["delete"]', "[access]: 'delete' of 'CT1' is not one of store, query, retrieve"),
         ("[access]\nCT1 = 1", "[access]: 1 of 'CT1' is not one of store, query, retrieve"),
         ('[access]\nA_TITLE_THAT_IS_TOO_LONG = ["store"]', "[access]: 'A_TITLE_THAT_IS_TOO_LONG' is not an AE title"),
+        ("[profiles]\nCT1 = 1", "[profiles]: 'CT1' is not a table"),
+        ("[profiles.CT1]\nasync_window = false", "[profiles]: 'async_window' of 'CT1' is not one of async-window, "),
+        ("[profiles.CT1]\ncancel = 0", "[profiles]: 'cancel' of 'CT1' has another kind of value than bool"),
+        ('[profiles.CT1]\noperations = "1"', "[profiles]: 'operations' of 'CT1' has another kind of value than int"),
+        ("[profiles.CT1]\noperations = 0", "[profiles]: operations is 0: expected at least 1, or None"),
+        ("[profiles.A_TITLE_THAT_IS_TOO_LONG]", "[profiles]: 'A_TITLE_THAT_IS_TOO_LONG' is not an AE title"),
         ("[acces]\nCT1 = 1", "'acces' is no option that has such a value"),
         ("max-per-ae = 0", "argument --max-per-ae: '0' is not a number of at least 1"),
     ],
