@@ -14,6 +14,7 @@ from .exceptions import DataSetError, StatusError
 from .instances import ReceivedData
 from .protocol.commands import (
     CEchoRQ,
+    CEchoRSP,
     CFindRQ,
     CGetRQ,
     CMoveRQ,
@@ -26,8 +27,9 @@ from .protocol.commands import (
     NGetRQ,
     NSetRQ,
 )
+from .protocol.dimse import UnknownMessageReceived
 from .protocol.negotiation import AcceptedContext
-from .status import OUT_OF_RESOURCES, Status
+from .status import OUT_OF_RESOURCES, UNRECOGNISED_OPERATION, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -45,6 +47,7 @@ __all__ = [
     "Request",
     "RetrieveRequest",
     "StoreRequest",
+    "UnknownRequest",
 ]
 
 
@@ -366,3 +369,18 @@ class NRequest(_DataRequest):
     def attribute_identifiers(self) -> tuple[int, ...]:
         """The Attribute Identifier List of an N-GET, as tags; empty asks for all."""
         return tuple(getattr(self.message, "attribute_identifier_list", None) or ())
+
+
+class UnknownRequest(Request):
+    """A request with a Command Field that does not exist; it is refused."""
+
+    def __init__(
+        self,
+        association: Association,
+        context: AcceptedContext,
+        message: UnknownMessageReceived,
+        response: CEchoRSP,
+    ) -> None:
+        super().__init__(association, context, CEchoRQ(message_id=message.message_id or 0, affected_sop_class_uid=""))
+        self.response = response
+        self.refusal = UNRECOGNISED_OPERATION

@@ -38,6 +38,7 @@ LAYERS = (
     ("responses",),
     ("instances",),
     ("operations", "requests"),
+    ("dispatch",),
     ("association",),
     ("client",),
     ("services", "pool"),

@@ -31,6 +31,7 @@ __all__ = [
     "ELEMENTS",
     "MESSAGES",
     "NO_DATA_SET",
+    "RESPONSES",
     "CCancelRQ",
     "CEchoRQ",
     "CEchoRSP",
@@ -456,6 +457,23 @@ MESSAGES: Mapping[int, type[Message]] = MappingProxyType(
             *(NEventReportRQ, NEventReportRSP, NGetRQ, NGetRSP, NSetRQ, NSetRSP),
             *(NActionRQ, NActionRSP, NCreateRQ, NCreateRSP, NDeleteRQ, NDeleteRSP),
         )
+    }
+)
+
+#: Each request -> its response.
+RESPONSES: Mapping[type[Message], type[Message]] = MappingProxyType(
+    {
+        CEchoRQ: CEchoRSP,
+        CStoreRQ: CStoreRSP,
+        CFindRQ: CFindRSP,
+        CGetRQ: CGetRSP,
+        CMoveRQ: CMoveRSP,
+        NEventReportRQ: NEventReportRSP,
+        NGetRQ: NGetRSP,
+        NSetRQ: NSetRSP,
+        NActionRQ: NActionRSP,
+        NCreateRQ: NCreateRSP,
+        NDeleteRQ: NDeleteRSP,
     }
 )
 
