@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .exceptions import LocalProtocolError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from pydicom import DataElement, Dataset
+    from pydicom.dataelem import RawDataElement
 
     from .settings import PeerProfile
 
@@ -69,11 +71,13 @@ def fit(identifier: Dataset, profile: PeerProfile) -> list[Dataset]:
     suits_dates = profile.date_ranges and profile.date_wildcards and profile.universal_wildcard
     changes: dict[_Path, str] = {}
     divisions: list[_Division] = []
-    for tag in list(identifier.keys()):
+    for tag, raw in list(identifier.items()):
         if not suits_dates:
-            _look_for_dates(identifier[tag], (tag,), profile, changes, divisions)
-        if (division := _divide_uids(identifier, tag, lists=profile.uid_lists)) is not None:
-            divisions.append(division)
+            _look_for_dates(identifier[tag], (int(tag),), profile, changes, divisions)
+        if raw.VR == "UI" or raw.VR is None:  # None: it is still encoded, in Implicit VR
+            division = _divide_uids(identifier, raw, lists=profile.uid_lists)
+            if division is not None:
+                divisions.append(division)
     for path, text in changes.items():
         identifier = _replaced(identifier, path, text)
     if not divisions:
@@ -85,22 +89,22 @@ def fit(identifier: Dataset, profile: PeerProfile) -> list[Dataset]:
     return [_replaced(identifier, path, value) for value in values]
 
 
-def _divide_uids(identifier: Dataset, tag: int, *, lists: bool) -> _Division | None:
+def _divide_uids(identifier: Dataset, raw: DataElement | RawDataElement, *, lists: bool) -> _Division | None:
     """Return how a list of UIDs is divided that does not fit, or that the peer does not understand."""
-    raw = identifier.get_item(tag)
-    if raw is None or raw.VR not in ("UI", None):
+    value: Any = raw.value
+    if not value or isinstance(value, str):
         return None
-    if isinstance(raw.value, bytes) and (len(raw.value) <= LONGEST if lists else b"\\" not in raw.value):
+    if isinstance(value, bytes) and (len(value) <= LONGEST if lists else b"\\" not in value):
         return None  # not worth decoding
-    element = identifier[tag]
-    value: Any = element.value
-    if element.VR != "UI" or not value or isinstance(value, str):
+    element = identifier[raw.tag]
+    value = element.value
+    if element.VR != "UI" or isinstance(value, str):
         return None
     chunks = list(divide(map(str, value), lists=lists))
     if len(chunks) == 1:
         return None
     _check_single(element)
-    return _Division((tag,), element.keyword or str(element.tag), chunks)
+    return _Division((int(raw.tag),), element.keyword or str(element.tag), chunks)
 
 
 def _check_single(element: DataElement) -> None:
@@ -169,6 +173,8 @@ def _range_of(prefix: str, name: str) -> str:
         return prefix
     if len(prefix) == 4:
         return f"{prefix}0101-{prefix}1231"
+    from datetime import timedelta
+
     first = _day(f"{prefix}01", name)
     following = (first.replace(day=28) + timedelta(days=4)).replace(day=1)
     return f"{first:%Y%m%d}-{following - timedelta(days=1):%Y%m%d}"
@@ -176,6 +182,8 @@ def _range_of(prefix: str, name: str) -> str:
 
 def _days(first: str, last: str, name: str) -> list[str]:
     """Return the days from one to another."""
+    from datetime import timedelta
+
     start, end = _day(first, name), _day(last, name)
     count = (end - start).days + 1
     if not 1 <= count <= _MOST_DAYS:
@@ -187,6 +195,8 @@ def _days(first: str, last: str, name: str) -> list[str]:
 
 
 def _day(text: str, name: str) -> date:
+    from datetime import date  # not when the package is imported: that takes a millisecond
+
     digits = text.strip().replace(".", "")  # with dots before 1993 (PS3.5 6.2, DA)
     try:
         if len(digits) != 8 or not digits.isascii() or not digits.isdigit():
