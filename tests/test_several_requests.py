@@ -6,6 +6,7 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
+import anyio
 import pytest
 from pydicom import Dataset
 
@@ -234,6 +235,32 @@ async def test_leaving_early_cancels_the_request_in_progress_and_sends_no_other(
             await found.aclose()
             assert found.response is not None
             assert (found.response.status, found.truncated) == (0xFE00, True)
+        await assoc.echo()
+
+
+@every_verb
+@pytest.mark.parametrize("cancels", [True, False])
+async def test_cancelling_the_task_cancels_the_request_in_progress_or_drains_it(verb: str, cancels: bool) -> None:
+    scope = anyio.CancelScope()
+    scope_left = anyio.Event()
+
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.respond(await peer.expect_message(REQUESTS[verb]), 0x0000)
+        second = await peer.expect_message(REQUESTS[verb])
+        scope.cancel()
+        if cancels:
+            assert (await peer.expect_message(C_CANCEL_RQ)).message_id == second.message_id
+        await peer.respond(second, 0xFE00 if cancels else 0x0000)
+        await scope_left.wait()
+        await finish(peer)
+
+    async with scripted(script, profile=PeerProfile(uid_lists=False, cancel=cancels)) as assoc:
+        found = operation(assoc, verb, SOPInstanceUID=["1.1", "1.2", "1.3"])
+        with scope:
+            await anext(found)
+        assert scope.cancelled_caught
+        scope_left.set()
+        assert (found.response.status, found.truncated) == (0xFE00 if cancels else 0x0000, True)
         await assoc.echo()
 
 

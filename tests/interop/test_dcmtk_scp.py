@@ -20,6 +20,7 @@ from asyncdicom import (
     ConnectError,
     DicomNetworkError,
     NoPresentationContext,
+    PeerProfile,
     PresentationContext,
     Server,
     StatusError,
@@ -249,6 +250,34 @@ async def test_dcmqrscp_finds_down_to_the_instances(dcmqrscp: QueryServer) -> No
                 }
                 found |= {str(match.SOPInstanceUID) async for match in assoc.find(query, level="IMAGE")}
     assert found == {item.sop_instance_uid for item in study()}
+
+
+@on_asyncio
+async def test_dcmqrscp_is_asked_in_turn_for_what_does_not_fit_into_one_request(dcmqrscp: QueryServer) -> None:
+    studies = sorted({str(item.header().StudyInstanceUID) for item in study()})
+    others = [f"1.2.3.{number:050}" for number in range(3000)]
+    wanted = [*others[:1500], *studies, *others[1500:]]
+    async with querying(dcmqrscp, [sop.STUDY_ROOT_FIND]) as assoc:
+        found = assoc.find(StudyInstanceUID=wanted, level="STUDY")
+        assert sorted([str(match.StudyInstanceUID) async for match in found]) == studies
+        assert [response.status for response in found.responses] == [0x0000] * 3
+
+
+@on_asyncio
+async def test_dcmqrscp_is_asked_uid_by_uid_and_day_by_day(dcmqrscp: QueryServer) -> None:
+    studies = sorted({str(item.header().StudyInstanceUID) for item in study()})
+    profile = PeerProfile(uid_lists=False, date_ranges=False, date_wildcards=False)
+    async with connect(dcmqrscp.server, [sop.STUDY_ROOT_FIND], profile=profile) as assoc:
+        one_by_one = assoc.find(StudyInstanceUID=studies, level="STUDY", StudyDate="*")
+        found = {str(match.StudyInstanceUID): str(match.StudyDate) async for match in one_by_one}
+        assert sorted(found) == studies
+        assert len(one_by_one.responses) == len(studies)
+        date = max(found.values())
+        of_a_month = assoc.find(StudyInstanceUID="", level="STUDY", StudyDate=f"{date[:6]}*")
+        assert {str(match.StudyInstanceUID) async for match in of_a_month} == {
+            uid for uid, other in found.items() if other.startswith(date[:6])
+        }
+        assert len(of_a_month.responses) >= 28
 
 
 async def test_a_find_with_a_limit_cancels(dcmqrscp: QueryServer) -> None:
