@@ -84,8 +84,7 @@ def _cases() -> Iterator[Case]:
             yield Case(service=row.service, status=0x0000, pending=(row.first, row.first))
             continue
         for code in dict.fromkeys((row.first, row.last)):
-            for full in (False, True):
-                yield Case(service=row.service, status=code, full=full)
+            yield Case(service=row.service, status=code)
             yield Case(service=row.service, status=code, pending=(0xFF00,), full=True)
 
 
