@@ -208,9 +208,8 @@ def _day(text: str, name: str) -> date:
 
 def _replaced(identifier: Dataset, path: _Path, value: str | list[str]) -> Dataset:
     """Return a copy of an identifier in which one value is another."""
-    from pydicom import Dataset
-
-    from ._quiet import quiet
+    from pydicom import DataElement, Dataset
+    from pydicom.config import IGNORE
 
     tag, *inner = path
     changed = Dataset()
@@ -218,6 +217,6 @@ def _replaced(identifier: Dataset, path: _Path, value: str | list[str]) -> Datas
     element = identifier[tag]
     if inner:
         value = [_replaced(element.value[0], tuple(inner), value)]  # type: ignore[list-item]
-    with quiet():
-        changed.add_new(tag, element.VR, value)
+    # What is in it was there before: it need not be judged again, which takes longest of all.
+    changed[tag] = DataElement(tag, element.VR, value, validation_mode=IGNORE)
     return changed

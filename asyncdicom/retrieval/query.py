@@ -163,7 +163,7 @@ class Query:
         if found != "PATIENT" and (uids := list(dict.fromkeys(_values(identifier, LEVELS[found])))):
             identifier = make_identifier(identifier, {LEVELS[found]: uids}, None, "")
         self._identifier = identifier
-        fit(identifier, self._profile)  # what is wrong is told now
+        self._fitted = fit(identifier, self._profile)
 
     def values(self, keyword: str) -> list[str]:
         """Return the values of a key."""
@@ -178,7 +178,7 @@ class Query:
         """Return what to ask for, in as many requests as it takes (:mod:`..fitting`)."""
         return [
             Part(identifier, tuple(_values(identifier, "SOPInstanceUID")) if self.names_instances else ())
-            for identifier in fit(self._identifier, self._profile)
+            for identifier in self._fitted
         ]
 
     def narrowed(self, uids: Iterable[str]) -> list[Part]:
