@@ -19,6 +19,7 @@ import pytest
 
 import asyncdicom
 from asyncdicom import sop
+from asyncdicom.cli.access import PasswordHash
 from asyncdicom.cli.outcome import CommandError, Exit
 from asyncdicom.cli.workers import check, share
 
@@ -179,6 +180,20 @@ def test_shares_are_even_and_nothing_is_lost(total: int, workers: int) -> None:
     shares = [share(total, number, workers) for number in range(1, workers + 1)]
     assert sum(shares) == total
     assert max(shares) - min(shares) <= 1
+
+
+def test_users_and_rules_of_a_file_are_those_of_every_worker(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("opensesame")
+    config = tmp_path / "archive.toml"
+    config.write_text(
+        f'called = "STORE"\nworkers = 2\n[users]\nalice = "{PasswordHash.make(b"opensesame")}"\n[access]\n"*" = "query"\n'
+    )
+    with started("archive", tmp_path / "archive", "--listen", LISTEN, "--config", config) as process:
+        address = wait_for_line(process).removeprefix("listening on ")
+        for _ in range(2):
+            run("echo", address, "--user", "alice", "--password-file", tmp_path / "secret").check()
+            assert run("echo", address, "--user", "alice").status == 3
+        assert stop(process) == ("", "")
 
 
 # How it stops.
