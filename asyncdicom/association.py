@@ -21,8 +21,9 @@ from .exceptions import (
     StatusError,
 )
 from .fitting import fit
+from .forwarding import ReceivedOutgoing
 from .identifiers import make_identifier
-from .instances import Instance, PreparedInstance, SourceOutgoing, prepare
+from .instances import Instance, PreparedInstance, ReceivedData, SourceOutgoing, prepare
 from .operations import Find, Get, Move, Start
 from .protocol import commands
 from .protocol.commands import (
@@ -203,7 +204,7 @@ class Association(Dispatch):
 
     async def store(
         self,
-        what: str | os.PathLike[str] | Dataset | Instance,
+        what: str | os.PathLike[str] | Dataset | Instance | StoreRequest,
         *,
         priority: int = 0,
         convert: bool = True,
@@ -214,7 +215,9 @@ class Association(Dispatch):
         """Send an instance, by C-STORE (PS3.7 9.1.1).
 
         :param what: the path of a DICOM file, a data set, or an :class:`asyncdicom.Instance`. The SOP Class and Instance
-            UIDs are those of the data set; its bytes are sent as they are.
+            UIDs are those of the data set; its bytes are sent as they are. An instance that is being received, by C-GET or
+            as a :class:`asyncdicom.StoreRequest`, is sent on as it comes, under the UIDs that it came with; it is not
+            converted.
         :param priority: 0 medium, 1 high, 2 low.
         :param convert: convert a native (uncompressed) instance to another native transfer syntax if only that was
             accepted for its class.
@@ -235,7 +238,7 @@ class Association(Dispatch):
             choose = partial(self._choose_store, convert=convert)
             message: CStoreRQ | None = None
 
-            def compose(ready: PreparedInstance) -> None:
+            def compose(ready: PreparedInstance | ReceivedData) -> CStoreRQ:
                 nonlocal message
                 message = CStoreRQ(
                     message_id=exchange.message_id,
@@ -245,20 +248,19 @@ class Association(Dispatch):
                     move_originator_ae_title=move_originator[0] if move_originator else None,
                     move_originator_message_id=move_originator[1] if move_originator else None,
                 )
-                ready.lay_out(self.core.layout, message)
+                if isinstance(ready, PreparedInstance):
+                    ready.lay_out(self.core.layout, message)
+                return message
 
-            ready = partial(prepare, what, choose, bulk_data=bulk_data, compose=compose)
-            path = what if isinstance(what, str | os.PathLike) else what.path if isinstance(what, Instance) else None
-            folder = None if path is None else os.path.dirname(path)
-            if folder is not None:
-                prepared = await disk.run(folder, partial(ready, wait=False), ready, PreparedInstance.close)
-            elif isinstance(what, Instance) and what.in_memory:
-                prepared = ready()
+            if isinstance(what, ReceivedData):
+                exchange.context = self.find_context(what.sop_class_uid, what.transfer_syntax_uid)
+                await self._send_request(exchange, compose(what), ReceivedOutgoing(what))
             else:
-                prepared = await threads.run(ready, PreparedInstance.close)
-            exchange.context = prepared.context
-            assert message is not None
-            await self._send_request(exchange, message, prepared.buffers or SourceOutgoing(prepared.source, folder))
+                ready = partial(prepare, what, choose, bulk_data=bulk_data, compose=compose)
+                prepared, folder = await _prepared(what, ready)
+                exchange.context = prepared.context
+                assert message is not None
+                await self._send_request(exchange, message, prepared.buffers or SourceOutgoing(prepared.source, folder))
             await self._wait_exchange(exchange)
             response = self._take(exchange)
         except BaseException:
@@ -630,3 +632,16 @@ _MODELS: Mapping[type[Message], tuple[sop.SOPClass, ...]] = MappingProxyType(
         CMoveRQ: (sop.STUDY_ROOT_MOVE, *(model for model in sop.MOVE if model != sop.STUDY_ROOT_MOVE)),
     }
 )
+
+
+async def _prepared(
+    what: str | os.PathLike[str] | Dataset | Instance, ready: Callable[..., PreparedInstance]
+) -> tuple[PreparedInstance, str | None]:
+    """Prepare an instance where that blocks nobody; return it, and the folder of its file."""
+    path = what if isinstance(what, str | os.PathLike) else what.path if isinstance(what, Instance) else None
+    folder = None if path is None else os.path.dirname(path)
+    if folder is not None:
+        return await disk.run(folder, partial(ready, wait=False), ready, PreparedInstance.close), folder
+    if isinstance(what, Instance) and what.in_memory:
+        return ready(), None
+    return await threads.run(ready, PreparedInstance.close), None

@@ -65,7 +65,7 @@ from .status import SOP_CLASS_NOT_SUPPORTED, Status
 from .transport import Transport
 
 if TYPE_CHECKING:
-    pass
+    from .forwarding import ReceivedOutgoing
 
 __all__ = ["Dispatch", "Peer"]
 
@@ -300,7 +300,10 @@ class Dispatch(Connection):
         )
 
     async def _send_request(
-        self, exchange: Exchange, message: Message, data: bytes | SourceOutgoing | list[memoryview] | None
+        self,
+        exchange: Exchange,
+        message: Message,
+        data: bytes | SourceOutgoing | ReceivedOutgoing | list[memoryview] | None,
     ) -> None:
         await self.send(exchange.context.context_id, message, data, exchange.begin)
 

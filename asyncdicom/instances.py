@@ -252,7 +252,7 @@ class PreparedInstance:
 
 
 Choose = Callable[[str, str], "tuple[AcceptedContext, bool]"]
-Compose = Callable[[PreparedInstance], None]
+Compose = Callable[[PreparedInstance], object]
 
 
 def prepare(

@@ -37,7 +37,7 @@ LAYERS = (
     ("connection", "identifiers", "fitting"),
     ("responses",),
     ("instances",),
-    ("operations", "requests"),
+    ("operations", "requests", "forwarding"),
     ("dispatch",),
     ("association",),
     ("client",),
