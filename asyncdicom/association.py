@@ -554,8 +554,9 @@ class Association(Dispatch):
     async def release(self) -> None:
         """Release the association (PS3.8 7.2), after cancelling and draining operations that are still open.
 
-        If the peer does not answer in time, or the association has ended already, the transport is just closed. Cancelling
-        it aborts the association.
+        If the association has ended already, the transport is just closed. Cancelling it aborts the association.
+
+        :raises OperationTimeout: of kind ``"release"``: the peer did not answer, and was aborted.
         """
         if self.ended:
             await self.close_transport(0)
