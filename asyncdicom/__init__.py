@@ -17,7 +17,7 @@ _HOMES = {
     "AssociationError": "exceptions",
     "AssociationPool": "pool",
     "AssociationRejected": "exceptions",
-    "AssociationRequest": "server",
+    "AssociationRequest": "admission",
     "Category": "status",
     "ConcurrencyError": "exceptions",
     "ConnectError": "exceptions",
@@ -124,6 +124,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import dataset, exceptions, instrument, protocol, sop, status, testing, tls
+    from .admission import AssociationRequest
     from .association import Association, Peer
     from .cancellation import cleanup
     from .client import connect
@@ -152,7 +153,7 @@ if TYPE_CHECKING:
     from .requests import EchoRequest, FindRequest, NRequest, Request, RetrieveRequest, StoreRequest
     from .responses import Progress, Response
     from .retrieval import Retrieval, retrieve
-    from .server import AssociationRequest, Server, serve
+    from .server import Server, serve
     from .services import Services
     from .settings import Address, Limits, PeerProfile, Timeouts, UserIdentity
     from .status import Category, Status

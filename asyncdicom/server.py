@@ -3,9 +3,8 @@
 Theory of operation
 -------------------
 One task accepts on each listening socket and does nothing else; one task per connection does the TLS handshake, the
-negotiation and the association. An association has as many workers as it has requests in progress, and one that reads:
-whoever takes a request becomes its performer and leaves the baton to another, so that C-CANCEL, A-ABORT and a lost
-connection are seen while handlers run.
+negotiation and the association. Who may associate is decided in :mod:`.admission`; what is done on an association is in
+:mod:`.acceptor`.
 
 The task group of a server is not opened in the user's task on asyncio: there it runs in a task of its own that ``__aexit__``
 joins, so that a server can be entered and left in different tasks and a user's exception arrives bare.
@@ -14,16 +13,12 @@ joins, so that a server can be entered and left in different tasks and a user's 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 import logging
 import math
 import socket
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -34,12 +29,11 @@ from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
 from . import instrument
+from .acceptor import abort_quietly, describe_end, finish, how_it_ended, is_asyncio, read_request, run, run_by_hand
+from .admission import Admission, Connection, is_title
 from .association import Association
-from .connection import skip_events
 from .exceptions import (
-    AssociationAborted,
     AssociationClosed,
-    AssociationRejected,
     ConnectError,
     DicomNetworkError,
     LocalProtocolError,
@@ -49,13 +43,11 @@ from .listening import listen
 from .protocol import negotiation, pdu
 from .protocol.dimse import Dimse
 from .protocol.extended import read_information
-from .protocol.states import State
-from .protocol.upper_layer import AssociateIndication, ProviderAbort, Role, UpperLayer
+from .protocol.upper_layer import Role, UpperLayer
 from .proxy_protocol import Networks, read_proxy_header
-from .requests import Request
 from .services.lookout import Lookout
 from .services.registry import Environment, Services, call
-from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, PeerProfile, Timeouts, UserIdentity, validate_ae_title
+from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, PeerProfile, Timeouts
 from .transport import Listener, StreamTransport, Transport, start_tls, wrap_socket
 
 if TYPE_CHECKING:
@@ -63,53 +55,15 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream, TaskGroup
 
-__all__ = ["AssociationRequest", "Server", "serve"]
+__all__ = ["Server", "serve"]
 
 logger = logging.getLogger("asyncdicom.server")
 
 #: Seconds that an association must be idle for a server that stops not to wait for it.
 _GRACE = 0.5
-#: Seconds that a connection may take to associate before others are let in its place, when there are too many.
-_PATIENCE = 2.0
 
 Peers = Mapping[str, "str | Address"] | Callable[[str], Any]
 Profiles = Mapping[str, PeerProfile] | Callable[[str], Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssociationRequest:
-    """What a peer asks for: what an ``on_associate`` policy decides on.
-
-    :ivar called_ae_title: the AE title that it calls.
-    :ivar calling_ae_title: its own AE title, as it claims.
-    :ivar address: where it connects from.
-    :ivar tls: its TLS session, for example for ``tls.getpeercert()``.
-    :ivar user_identity: who it claims to be (PS3.7 D.3.3.7).
-    :ivar contexts: the presentation contexts that it proposes.
-    """
-
-    called_ae_title: str
-    calling_ae_title: str
-    address: tuple[str, int] | str | None
-    tls: _ssl.SSLObject | None = field(repr=False)
-    user_identity: UserIdentity | None = field(repr=False)
-    contexts: tuple[pdu.PresentationContextRQ, ...]
-    request: pdu.AssociateRQ = field(repr=False)
-
-
-@dataclass(slots=True)
-class _Connection:
-    """One connection of a server.
-
-    :ivar calling: the AE title that it counts for, since it was let through to the policy.
-    """
-
-    number: int
-    scope: CancelScope
-    address: str | None
-    association: Association | None = None
-    started: float = 0.0
-    calling: str | None = None
 
 
 class Server:
@@ -166,8 +120,7 @@ class Server:
         self.drain = drain
         self._ssl = ssl
         self._peer_ssl = peer_ssl
-        self._called = _titles(called)
-        self._calling = _titles(calling)
+        self._admission = Admission(services, self.limits, called=called, calling=calling)
         self._async_operations = async_operations
         self._maximum_length = maximum_length
         self._sockets = None if sockets is None else list(sockets)
@@ -180,13 +133,8 @@ class Server:
         self._tasks: TaskGroup | None = None
         self._runner: asyncio.Task[None] | None = None
         self._stop: asyncio.Event | None = None
-        self._connections: dict[int, _Connection] = {}
-        self._unassociated: dict[int, _Connection] = {}
+        self._connections: dict[int, Connection] = {}
         self._numbers = itertools.count(1)
-        self._addresses: Counter[str] = Counter()
-        self._ae_titles: Counter[str] = Counter()
-        self._accepted = 0
-        self._stopping = False
         self._closed: anyio.Event | None = None
         self._idle: anyio.Event | None = None
         self._lookout: Lookout | None = None
@@ -222,7 +170,7 @@ class Server:
         self._listener = Listener(sockets)
         self._closed = anyio.Event()
         try:
-            if _is_asyncio():
+            if is_asyncio():
                 ready = asyncio.get_running_loop().create_future()
                 self._stop = asyncio.Event()
                 self._runner = asyncio.create_task(self._run_group(ready), name="asyncdicom.Server")
@@ -286,8 +234,8 @@ class Server:
 
         :param drain: seconds to wait for associations to end; ``None`` waits for all.
         """
-        if not self._stopping:
-            self._stopping = True
+        if not self._admission.is_stopping:
+            self._admission.is_stopping = True
             # Whoever is associated and idle would keep us waiting for nothing.
             logger.info("server stopping: %d associations", len(self.associations))
         deadline = math.inf if drain is None else current_time() + drain
@@ -300,7 +248,7 @@ class Server:
             with CancelScope(shield=True, deadline=current_time() + (self.timeouts.abort or 1)):
                 async with anyio.create_task_group() as tasks:
                     for association in associations:
-                        tasks.start_soon(_abort_quietly, association)
+                        tasks.start_soon(abort_quietly, association)
         for connection in list(self._connections.values()):
             connection.scope.cancel()
         deadline = current_time() + (self.timeouts.cancel or 5)
@@ -368,10 +316,9 @@ class Server:
         peer = transport.peer_address
         host = peer if isinstance(peer, str) else peer[0] if peer else None
         with CancelScope() as scope:
-            connection = _Connection(number, scope, host, started=current_time())
+            connection = Connection(number, scope, host, started=current_time())
             self._connections[number] = connection
-            self._unassociated[number] = connection
-            self._shed()
+            self._admission.enter(connection)
             try:
                 await self._serve_connection(transport, connection)
             except DicomNetworkError as exc:
@@ -380,47 +327,12 @@ class Server:
                 logger.exception("connection %d failed", number)
             finally:
                 del self._connections[number]
-                self._unassociated.pop(number, None)
-                self._uncount(connection)
+                self._admission.leave(connection)
                 transport.abort()
                 if self._idle is not None:
                     self._idle.set()
 
-    def _count(self, connection: _Connection, calling: str) -> None:
-        """Count a connection as an association, from before the policy is asked: a slow one is no way past the limits."""
-        self._unassociated.pop(connection.number, None)
-        connection.calling = calling
-        self._accepted += 1
-        self._ae_titles[calling] += 1
-        if connection.address is not None:
-            self._addresses[connection.address] += 1
-
-    def _uncount(self, connection: _Connection) -> None:
-        """Count a connection no longer, if it was counted; nothing is remembered of who has left."""
-        calling, connection.calling = connection.calling, None
-        if calling is None:
-            return
-        self._accepted -= 1
-        for counter, key in ((self._ae_titles, calling), (self._addresses, connection.address)):
-            if key is not None:
-                counter[key] -= 1
-                if not counter[key]:
-                    del counter[key]
-
-    def _shed(self) -> None:
-        """Close the oldest connection that has not associated, when there are too many of them.
-
-        One that came a moment ago gets its chance: a burst of honest peers is no attack, until it is far too large.
-        """
-        limit = self.limits.unassociated
-        if limit is None or len(self._unassociated) <= limit:
-            return
-        oldest = next(iter(self._unassociated.values()))
-        if current_time() - oldest.started > _PATIENCE or len(self._unassociated) > 8 * limit:
-            del self._unassociated[oldest.number]
-            oldest.scope.cancel()
-
-    async def _serve_connection(self, transport: Transport, connection: _Connection) -> None:
+    async def _serve_connection(self, transport: Transport, connection: Connection) -> None:
         timeouts = self.timeouts
         deadline = math.inf if timeouts.associate is None else connection.started + timeouts.associate
         if self._proxy_from is not None and connection.address in self._proxy_from:
@@ -452,8 +364,8 @@ class Server:
         try:
             association = await self._negotiate(transport, upper_layer, connection, deadline)
             if association is None:
-                self._uncount(connection)
-                await _finish(transport, upper_layer, timeouts)
+                self._admission.uncount(connection)
+                await finish(transport, upper_layer, timeouts)
                 return
         except (AssociationClosed, TimeoutError) as exc:
             logger.debug("connection %d from %s: %s", connection.number, connection.address, exc)
@@ -484,37 +396,37 @@ class Server:
             connection.address,
         )
         try:
-            if self.services.association_handler is not None:
-                await self._run_by_hand(association)
+            if (handler := self.services.association_handler) is not None:
+                await run_by_hand(association, handler)
             else:
-                await self._run(association)
+                await run(association, idle=timeouts.idle, lookout=self._lookout)
         finally:
             connection.association = None
-            self._uncount(connection)
+            self._admission.uncount(connection)
             seconds = time.perf_counter() - start
-            logger.info("association %d %s after %.3f s", connection.number, _describe_end(association), seconds)
+            logger.info("association %d %s after %.3f s", connection.number, describe_end(association), seconds)
             if instrument.enabled():
                 instrument.emit(
                     instrument.AssociationEnded(
-                        association=connection.number, requestor=False, how=_how(association), seconds=seconds
+                        association=connection.number, requestor=False, how=how_it_ended(association), seconds=seconds
                     )
                 )
             await association.close_transport(timeouts.associate)
 
     async def _negotiate(
-        self, transport: Transport, upper_layer: UpperLayer, connection: _Connection, deadline: float
+        self, transport: Transport, upper_layer: UpperLayer, connection: Connection, deadline: float
     ) -> Association | None:
         """Read the request and answer it; ``None`` if there will be no association."""
-        request = await _read_request(transport, upper_layer, deadline)
+        request = await read_request(transport, upper_layer, deadline)
         if isinstance(request, str):
             if request:
                 logger.info("connection %d from %s: %s", connection.number, connection.address, request)
             return None
-        rejection = self._judge(request, connection)
+        rejection = self._admission.judge(request, connection)
         identity_response: bytes | None = None
         if rejection is None:
-            self._count(connection, request.calling_ae_title)
-            decision = await self._decide(request, transport, upper_layer, deadline)
+            self._admission.count(connection, request.calling_ae_title)
+            decision = await self._admission.decide(request, transport, upper_layer, deadline)
             if isinstance(decision, pdu.AssociateRJ):
                 rejection = decision
             elif decision is None:
@@ -603,264 +515,9 @@ class Server:
             logger.error("the profile of a peer cannot be told: %s", type(exc).__name__, exc_info=exc)
         return None
 
-    def _judge(self, request: pdu.AssociateRQ, connection: _Connection) -> pdu.AssociateRJ | None:
-        """Apply the built-in rules."""
-        limits = self.limits
-        calling = request.calling_ae_title
-        if self._stopping:
-            return pdu.AssociateRJ(result=2, source=3, reason=1)
-        if limits.associations is not None and self._accepted >= limits.associations:
-            return pdu.AssociateRJ(result=2, source=3, reason=2)
-        if (
-            limits.associations_per_address is not None
-            and connection.address is not None
-            and self._addresses[connection.address] >= limits.associations_per_address
-        ):
-            return pdu.AssociateRJ(result=2, source=3, reason=2)
-        if (
-            limits.associations_per_ae_title is not None
-            and self._ae_titles[calling] >= limits.associations_per_ae_title
-        ):
-            return pdu.AssociateRJ(result=2, source=3, reason=2)
-        if self._called is not None and request.called_ae_title not in self._called:
-            return pdu.AssociateRJ(result=1, source=1, reason=7)
-        if not _is_title(calling) or (self._calling is not None and calling not in self._calling):
-            return pdu.AssociateRJ(result=1, source=1, reason=3)
-        if not _is_title(request.called_ae_title):
-            return pdu.AssociateRJ(result=1, source=1, reason=7)
-        return None
-
-    async def _decide(
-        self, request: pdu.AssociateRQ, transport: Transport, upper_layer: UpperLayer, deadline: float
-    ) -> pdu.AssociateRJ | _Decision | None:
-        """Ask the policy, watching the connection meanwhile; it fails closed."""
-        policy = self.services.policy
-        if policy is None:
-            return _Decision(None)
-        identity = request.user_information.user_identity
-        asked = AssociationRequest(
-            called_ae_title=request.called_ae_title,
-            calling_ae_title=request.calling_ae_title,
-            address=transport.peer_address,
-            tls=transport.tls,
-            user_identity=None
-            if identity is None
-            else UserIdentity(
-                identity.type, identity.primary, identity.secondary, identity.positive_response_requested
-            ),
-            contexts=request.presentation_contexts,
-            request=request,
-        )
-        decision: pdu.AssociateRJ | _Decision | None = None
-        async with anyio.create_task_group() as tasks:
-
-            async def watch() -> None:
-                # Anything but silence before our answer is a breach (Sta3); a closed connection ends the question.
-                with CancelScope(deadline=deadline):
-                    while True:
-                        if upper_layer.next_event() is not None or upper_layer.should_close:
-                            break
-                        data = await transport.receive()
-                        if data:
-                            upper_layer.receive_data(data)
-                        else:
-                            upper_layer.receive_eof()
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(watch)
-            decision = await _ask(policy, asked, identity is not None)
-            tasks.cancel_scope.cancel()
-        if upper_layer.state is not State.STA3:
-            return None
-        if decision is None:
-            logger.error("the policy did not decide in time")
-            return _failed_closed(identity is not None)
-        return decision
-
-    async def _run_by_hand(self, association: Association) -> None:
-        """Give an association to the handler that wants it whole."""
-        handler = self.services.association_handler
-        assert handler is not None
-        try:
-            await call(handler, association)
-        except DicomNetworkError as exc:
-            if not association.ended:
-                raise
-            logger.debug("the handler of association %d ended: %s", association.number, exc)
-
-    async def _run(self, association: Association) -> None:
-        """Perform what comes on an association, to its end."""
-        waiting = 0
-        watching = association.watch()
-        async with anyio.create_task_group() as tasks:
-
-            def spawn() -> None:
-                if not waiting:
-                    _on_the_loop(tasks.start_soon, work)
-
-            async def work() -> None:
-                with CancelScope() as scope:
-                    association.worker_scopes.add(scope)
-                    try:
-                        await serve_requests()
-                    finally:
-                        association.worker_scopes.discard(scope)
-
-            async def serve_requests() -> None:
-                nonlocal waiting
-                # Another worker that waits does so for the peer: what was held back until now is ours to perform.
-                while association.has_requests or not (watching and waiting):
-                    waiting += 1
-                    try:
-                        request = await association.next_request(idle=self.timeouts.idle)
-                    except DicomNetworkError:
-                        return
-                    finally:
-                        waiting -= 1
-                    if not watching:
-                        spawn()
-                    if self._lookout is not None and association.incoming is not None:
-                        self._lookout.note()
-                    try:
-                        await self._perform(association, request)
-                    except DicomNetworkError:
-                        if association.ended:
-                            return
-                        logger.exception("a request failed")
-                        await association.abort()
-                        return
-
-            association.wanted = spawn
-            await work()
-
-    async def _perform(self, association: Association, request: Request) -> None:
-        perform = association._perform
-        assert perform is not None
-        await perform(request)
-
-
-@dataclass(frozen=True, slots=True)
-class _Decision:
-    """An accepted association, and the response to the user's identity, if any."""
-
-    response: bytes | None
-
-
-async def _ask(
-    policy: Callable[[AssociationRequest], Any], asked: AssociationRequest, has_identity: bool
-) -> pdu.AssociateRJ | _Decision:
-    try:
-        result = await call(policy, asked)
-    except AssociationRejected as exc:
-        return pdu.AssociateRJ(result=exc.result, source=exc.source, reason=exc.reason)
-    except Exception as exc:
-        logger.error("the policy failed: %s", type(exc).__name__, exc_info=exc)
-        return _failed_closed(has_identity)
-    if isinstance(result, bytes):
-        return _Decision(result)
-    return _Decision(b"" if has_identity else None)
-
-
-def _failed_closed(has_identity: bool) -> pdu.AssociateRJ:
-    """Reject because nobody decided; an identity that was not checked is refused by the ACSE (PS3.7 D.3.3.7.1)."""
-    return pdu.AssociateRJ(result=1, source=2 if has_identity else 1, reason=1)
-
-
-async def _read_request(transport: Transport, upper_layer: UpperLayer, deadline: float) -> pdu.AssociateRQ | str:
-    """Read the A-ASSOCIATE-RQ, or return why there is none (empty: nothing to speak of)."""
-    try:
-        while True:
-            event = upper_layer.next_event()
-            match event:
-                case AssociateIndication(request=request):
-                    return request
-                case ProviderAbort(message=message):
-                    return f"aborted: {message}"
-                case None:
-                    pass
-                case _:
-                    return "ended before an association was requested"
-            if upper_layer.should_close:
-                return ""
-            if upper_layer.state is State.STA13:
-                return "rejected: protocol version not supported"
-            data = await transport.receive(deadline)
-            if data:
-                upper_layer.receive_data(data)
-            else:
-                upper_layer.receive_eof()
-    except TimeoutError:
-        upper_layer.artim_expired()
-        return "no association was requested in time (ARTIM)"
-
-
-async def _finish(transport: Transport, upper_layer: UpperLayer, timeouts: Timeouts) -> None:
-    """Send the last words and wait for the peer to close, at most for the ARTIM time (PS3.8 9.2)."""
-    limit = timeouts.associate
-    try:
-        with CancelScope(deadline=math.inf if limit is None else current_time() + limit):
-            while True:
-                for buffer in upper_layer.data_to_send():
-                    await transport.send(buffer)
-                if upper_layer.should_close or upper_layer.state is State.STA1:
-                    break
-                await skip_events(upper_layer)
-                if upper_layer.should_close:
-                    continue
-                data = await transport.receive()
-                if data:
-                    upper_layer.receive_data(data)
-                else:
-                    upper_layer.receive_eof()
-    except (AssociationClosed, TimeoutError):
-        pass
-    await transport.aclose()
-
-
-async def _abort_quietly(association: Association) -> None:
-    try:
-        if not association.ended:
-            association.end(lambda: AssociationAborted(0, 0, "the server is stopping"))
-            upper_layer = association.core.upper_layer
-            if upper_layer.can_abort:
-                upper_layer.abort()
-        await association.flush_control()
-    except DicomNetworkError:
-        pass
-
-
-def _how(association: Association) -> str:
-    error = association.error() if association.ended else None
-    if isinstance(error, OperationTimeout):
-        return "timed out"
-    if isinstance(error, AssociationClosed):
-        return "lost" if error.__cause__ is not None or "closed the connection" in str(error) else "released"
-    return "aborted"
-
-
-def _describe_end(association: Association) -> str:
-    if not association.ended:
-        return "closed"
-    error = association.error()
-    return "released" if isinstance(error, AssociationClosed) and error.__cause__ is None else f"ended: {error}"
-
-
-def _titles(titles: Iterable[str] | None) -> frozenset[str] | None:
-    if titles is None:
-        return None
-    return frozenset(validate_ae_title(title) for title in ([titles] if isinstance(titles, str) else titles))
-
-
-def _is_title(title: str) -> bool:
-    try:
-        validate_ae_title(title)
-    except ValueError:
-        return False
-    return True
-
 
 def _own_title(called: str, own: str) -> str:
-    return called if _is_title(called) else own
+    return called if is_title(called) else own
 
 
 def _resolver(peers: Peers | Profiles | None) -> Callable[[str], Any]:
@@ -869,25 +526,6 @@ def _resolver(peers: Peers | Profiles | None) -> Callable[[str], Any]:
     if callable(peers):
         return peers
     return dict(peers).get
-
-
-def _on_the_loop(function: Callable[..., object], *args: object) -> None:
-    """Call a function of anyio, also from a callback of the event loop.
-
-    Outside of any task sniffio sees no event loop, unless ``anyio.run`` runs it.
-    """
-    sniffio: Any = sys.modules.get("sniffio")
-    if sniffio is None or not _is_asyncio() or asyncio.current_task() is not None:
-        function(*args)
-        return
-    context = contextvars.copy_context()
-    context.run(sniffio.current_async_library_cvar.set, "asyncio")
-    context.run(function, *args)
-
-
-def _is_asyncio() -> bool:
-    module: Any = sys.modules.get("trio")
-    return module is None or not module.lowlevel.in_trio_task()
 
 
 async def _join(task: asyncio.Task[None]) -> None:

@@ -42,6 +42,7 @@ LAYERS = (
     ("association",),
     ("client",),
     ("services", "pool"),
+    ("admission", "acceptor"),
     ("server",),
     ("retrieval",),
     ("archive", "testing", "exporters"),
