@@ -95,12 +95,15 @@ def without_destination(asked: Asking) -> None:
 
 def twice(asked: Asking) -> None:
     """Send the same Message ID again while the first request is being performed."""
+    GATE.clear()
     context_id = asked.context().context_id
-    identifier = encoded(asked)
-    responses = raw_responses(asked.association, [primitive(asked, identifier) for _ in range(2)], context_id)
-    next(responses)
-    (refused,) = asked.answers
-    GATE.set()
+    requests = [primitive(asked, encoded(asked)) for _ in range(2)]
+    responses = raw_responses(asked.association, requests, context_id)
+    try:
+        next(responses)
+        (refused,) = asked.answers
+    finally:
+        GATE.set()
     next(responses)
     responses.close()
     assert [answer.status for answer in asked.answers] == [refused.status, 0x0000]
@@ -114,10 +117,11 @@ def of_find_class(asked: Asking) -> None:
 
 
 def encoded(asked: Asking) -> bytes:
-    """Encode the identifier by hand: a Patient ID."""
-    value = str(asked.identifier.PatientID).encode()
-    value += b" " * (len(value) % 2)
-    return b"\x10\x00\x20\x00LO" + len(value).to_bytes(2, "little") + value
+    """Encode the identifier, as pynetdicom does."""
+    syntax = asked.context().transfer_syntax[0]
+    data = encode(asked.identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+    assert data is not None
+    return data
 
 
 def cancelling(after: int) -> Callable[[Asking], None]:
@@ -140,12 +144,10 @@ def cancel(asked: Asking) -> None:
 def cancelling_in_one_segment(asked: Asking) -> None:
     """Send the request and its C-CANCEL in one piece, as pynetdicom encodes them."""
     context = asked.context()
-    syntax = context.transfer_syntax[0]
-    identifier = encode(asked.identifier, syntax.is_implicit_VR, syntax.is_little_endian)
     cancelled = C_CANCEL()
     cancelled.MessageIDBeingRespondedTo = MESSAGE_ID
     piece = b""
-    for message, one in ((C_FIND_RQ(), primitive(asked, identifier)), (C_CANCEL_RQ(), cancelled)):
+    for message, one in ((C_FIND_RQ(), primitive(asked, encoded(asked))), (C_CANCEL_RQ(), cancelled)):
         message.primitive_to_message(one)
         for fragment in message.encode_msg(context.context_id, 16382):
             pdu = P_DATA_TF()
@@ -178,7 +180,6 @@ GATE = threading.Event()
 
 
 async def waits_for_the_gate(request: asyncdicom.RetrieveRequest) -> AsyncIterator[Any]:
-    GATE.clear()
     await to_thread.run_sync(GATE.wait)
     yield 0x0000, None
 
@@ -228,6 +229,12 @@ def uids(*items: Sample) -> tuple[str, ...]:
     return tuple(item.sop_instance_uid for item in items)
 
 
+#: How identifiers may be encoded besides Explicit VR Little Endian, which we prefer.
+SYNTAXES = (
+    sop.IMPLICIT_VR_LITTLE_ENDIAN,
+    sop.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    sop.EXPLICIT_VR_BIG_ENDIAN,
+)
 MATCHES = match(PatientName="A"), match(PatientName="B")
 #: What an archive is asked for by C-FIND, and how many matches that has.
 STUDIES: Values = {"at": "archive", "keys": of("STUDY", PatientID=PATIENT, StudyInstanceUID="")}
@@ -264,6 +271,15 @@ def find_statuses() -> None:
     unable_to_process(FIND, [first], **pending)
     add(FIND, 0x0000, "FF00 for each match", yields(*MATCHES, (0xFF00, first)), pending=(0xFF00,) * 3)
     add(FIND, 0x0000, "archive: FF00 for each match", **STUDIES, pending=(0xFF00,) * STUDY_COUNT)
+    for syntax in SYNTAXES:
+        add(
+            FIND,
+            0x0000,
+            f"archive: FF00 in {syntax.keyword}",
+            **STUDIES,
+            syntax=syntax,
+            pending=(0xFF00,) * STUDY_COUNT,
+        )
     add(FIND, 0x0000, "FF01 for a match", yields((0xFF01, first), second), pending=(0xFF01, 0xFF00))
     unknown = STUDIES | {"keys": STUDIES["keys"] | {"PixelAspectRatio": ""}}
     add(FIND, 0x0000, "archive: FF01 for a key it does not know", **unknown, pending=(0xFF01,) * STUDY_COUNT)
@@ -450,6 +466,9 @@ def warnings(service: str) -> None:
     good, other = GOOD.instance(), OTHER.instance()
     two = yields(2, good, other)
     add(service, 0xB000, "one failed", two, stores=fails_for_ct, counters=(1, 1, 0), failed=uids(OTHER), **TWO)
+    for syntax in SYNTAXES:
+        some: Values = {"syntax": syntax, "stores": fails_for_ct, "counters": (1, 1, 0), "failed": uids(OTHER)}
+        add(service, 0xB000, f"one failed, in {syntax.keyword}", two, **some, **TWO)
     add(service, 0xB000, "with warnings", two, stores=0xB006, counters=(0, 0, 2), **TWO)
     mixed: Values = {"stores": warns_for_ct, "counters": (1, 0, 1)}
     add(service, 0xB000, "one with a warning", two, **mixed, **TWO)
@@ -462,7 +481,7 @@ def warnings(service: str) -> None:
     lost: Values = {"at": "gaps", "pending": None, "counters": (COUNT - 1, 1, 0), "failed": uids(LOST[0])}
     add(service, 0xB000, "archive: a file is gone", **WHOLE | lost)
     refused = uids(*(item for item in OF_PATIENT if item.sop_class_uid == sop.CT_IMAGE_STORAGE))
-    some: Values = {"pending": None, "counters": (COUNT - len(refused), len(refused), 0), "failed": refused}
+    some = {"pending": None, "counters": (COUNT - len(refused), len(refused), 0), "failed": refused}
     add(service, 0xB000, "archive: some are refused", **WHOLE, **some, stores=fails_for_ct)
 
 

@@ -167,6 +167,7 @@ class Case:
     :ivar keys: of the identifier.
     :ivar send: how it is asked for.
     :ivar to: the Move Destination.
+    :ivar syntax: the only transfer syntax that is proposed for the identifier; ``None``: all native ones.
     :ivar stores: what the storage SCP answers, or a function of the :class:`Asking` and pynetdicom's event.
     :ivar proposed: what contexts are there for, for a C-GET.
     :ivar pending: the statuses of the pending responses; ``None``: some.
@@ -189,6 +190,7 @@ class Case:
     send: Callable[[Asking], None]
     to: str = "DEST"
     calling: str = "PYNETDICOM"
+    syntax: str | None = None
     stores: Any = 0x0000
     proposed: tuple[Sample, ...] = (GOOD, OTHER)
     roles: bool = True
@@ -312,8 +314,9 @@ def asking(running: Running, case: Case, *more: str) -> Iterator[Asking]:
     asked = Asking(case)
     running.scp.reset()
     running.scp.handlers["store"] = asked.store
-    classes = (case.model, *more, sop.VERIFICATION)
-    contexts = [*map(build_context, dict.fromkeys(classes)), *(storage(*case.proposed) if case.service == GET else ())]
+    classes = [uid for uid in (*more, sop.VERIFICATION) if uid != case.model]
+    model = build_context(case.model) if case.syntax is None else build_context(case.model, case.syntax)
+    contexts = [model, *map(build_context, classes), *(storage(*case.proposed) if case.service == GET else ())]
     window: Any = AsynchronousOperationsWindowNegotiation()
     window.maximum_number_operations_invoked = case.window
     options: dict[str, Any] = {
