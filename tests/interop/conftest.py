@@ -71,8 +71,12 @@ class Certificates:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Give a certificate authority and certificates for both sides."""
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+def make_certificates(folder: Path) -> Certificates:
     """Make a certificate authority and certificates for both sides; both sides ask for each other's."""
-    folder = tmp_path_factory.mktemp("tls")
     authority = trustme.CA(key_type=trustme.KeyType.RSA)
     certificate = authority.issue_cert("localhost", "127.0.0.1", key_type=trustme.KeyType.RSA)
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

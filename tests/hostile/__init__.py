@@ -1,0 +1,1 @@
+"""An adversary that speaks raw bytes, and is judged by raw bytes: against our server, an archive process, and our client."""

@@ -1,0 +1,7 @@
+"""Certificates for both sides."""
+
+from __future__ import annotations
+
+from ..interop.conftest import certificates
+
+__all__ = ["certificates"]
