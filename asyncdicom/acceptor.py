@@ -187,8 +187,7 @@ def describe_end(association: Association) -> str:
     """Say how an association has ended, for the log."""
     if not association.ended:
         return "closed"
-    error = association.error()
-    return "released" if isinstance(error, AssociationClosed) and error.__cause__ is None else f"ended: {error}"
+    return "released" if how_it_ended(association) == "released" else f"ended: {association.error()}"
 
 
 def _on_the_loop(function: Callable[..., object], *args: object) -> None:
