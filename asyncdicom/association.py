@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import dataset as _dataset
 from . import disk, sop, threads
-from .connection import Box, IncomingDataSet
 from .dispatch import Dispatch, Peer
 from .exceptions import (
     AssociationAborted,
@@ -23,6 +22,7 @@ from .exceptions import (
 from .fitting import fit
 from .forwarding import ReceivedOutgoing
 from .identifiers import make_identifier
+from .incoming import Box, IncomingDataSet
 from .instances import Instance, PreparedInstance, ReceivedData, SourceOutgoing, prepare
 from .operations import Find, Get, Move, Start
 from .protocol import commands

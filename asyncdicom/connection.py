@@ -26,7 +26,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from anyio import CancelScope, get_cancelled_exc_class
@@ -41,6 +41,8 @@ from .exceptions import (
     OperationTimeout,
     RemoteProtocolError,
 )
+from .incoming import TURN, Box, IncomingDataSet, Oversized
+from .outgoing import Door, Outgoing, Writer
 from .protocol.commands import CStoreRQ, Message
 from .protocol.dimse import DataSetReceived, Dimse, DimseEvent, MessageReceived, UnknownMessageReceived
 from .protocol.framing import Buffer, recycle
@@ -58,16 +60,13 @@ from .protocol.upper_layer import (
 from .settings import Limits, Timeouts
 from .transport import Transport
 
-__all__ = ["Box", "Connection", "IncomingDataSet", "Outgoing", "Oversized", "current_task", "skip_events"]
+__all__ = ["Connection", "current_task", "skip_events"]
 
 logger = logging.getLogger("asyncdicom.association")
 
 #: What is left of a message that a cancelled sender finishes, at most, in bytes; and for how long, in seconds.
 _FINISH_SIZE = 1 << 20
 _FINISH_TIME = 1.0
-
-#: After so many events others get their turn: a chunk of 256 KiB can hold thousands of messages and pieces.
-_TURN = 256
 
 T = TypeVar("T")
 
@@ -101,150 +100,6 @@ async def skip_events(upper_layer: UpperLayer) -> None:
             await checkpoint()
 
 
-class _Door:
-    """A lock that costs nothing when nobody is inside. Waiters enter in turn; cancelling one changes nothing."""
-
-    __slots__ = ("_locked", "_waiters")
-
-    def __init__(self) -> None:
-        self._locked = False
-        self._waiters: deque[anyio.Event] = deque()
-
-    def locked(self) -> bool:
-        return self._locked
-
-    async def __aenter__(self) -> None:
-        if not self._locked:
-            self._locked = True
-            return
-        event = anyio.Event()
-        self._waiters.append(event)
-        try:
-            await event.wait()
-        except BaseException:
-            if event.is_set():
-                self._leave()
-            else:
-                self._waiters.remove(event)
-            raise
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
-        """Open the door, or hold it for the next in turn."""
-        if self._waiters:
-            self._waiters.popleft().set()
-        else:
-            self._locked = False
-
-
-class Box(Generic[T]):
-    """Where messages are filed for one waiter."""
-
-    __slots__ = ("event", "items")
-
-    def __init__(self) -> None:
-        self.items: deque[T] = deque()
-        self.event: anyio.Event | None = None
-
-    def put(self, item: T) -> None:
-        """File something and wake who waits for it."""
-        self.items.append(item)
-        if self.event is not None:
-            self.event.set()
-
-
-class Oversized(bytes):
-    """Stands for a data set that was longer than ``Limits.identifier`` and was discarded."""
-
-
-class Outgoing(Protocol):
-    """A data set to send that is not in memory."""
-
-    @property
-    def size(self) -> int | None:
-        """Bytes that are left, ``None`` if that is not known."""
-
-    async def fill(self, limit: int) -> tuple[memoryview | bytes | None, bool]:
-        """Return up to ``limit`` more bytes and whether they are the last.
-
-        Cancelling it loses nothing: the next call returns the same bytes.
-        """
-
-    async def fill_gaps(self, gaps: list[memoryview]) -> None:
-        """Read exactly as many bytes as the gaps hold into them; called only when :attr:`size` is known."""
-
-
-class IncomingDataSet:
-    """The data set of a C-STORE request on its way in; it holds the baton of its association until it ends."""
-
-    __slots__ = ("_connection", "_limit", "_streak", "done", "failed", "since", "size")
-
-    def __init__(self, connection: Connection, limit: int | None) -> None:
-        self._connection = connection
-        self._limit = math.inf if limit is None else limit
-        self._streak = 0
-        self.since = connection.now()
-        self.done = False
-        self.failed = False
-        self.size = 0
-
-    async def next(self) -> memoryview | None:
-        """Return the next piece, ``None`` at the end.
-
-        :raises DataSetError: it is longer than ``Limits.data_set``.
-        :raises AssociationError: the association ended first.
-        :raises OperationTimeout: the peer sent nothing for ``Timeouts.message``.
-
-        Cancelling it loses nothing.
-        """
-        if self.done:
-            return None
-        connection = self._connection
-        core = connection.core
-        while True:
-            self._streak += 1
-            if self._streak >= _TURN:
-                self._streak = 0
-                await checkpoint()
-            event = core.next_event()
-            if type(event) is DataSetReceived:
-                data, last = event
-                self.size += len(data)
-                if last:
-                    self._finish()
-                if self.size > self._limit:
-                    self.failed = True
-                    raise DataSetError(f"a data set of more than {self._limit} bytes")
-                if len(data) or last:
-                    return data
-            elif event is None:
-                if connection.ended:
-                    self._finish()
-                    raise connection.error()
-                await connection.receive_some(math.inf)
-            elif type(event) is Pause:
-                await checkpoint()
-            else:
-                connection.handle(event)
-                if connection.ended:
-                    self._finish()
-                    await connection.flush_control()
-                    raise connection.error()
-
-    async def discard(self) -> None:
-        """Read to the end and forget it."""
-        self._limit = math.inf
-        while not self.done:
-            await self.next()
-
-    def _finish(self) -> None:
-        if not self.done:
-            self.done = True
-            self._connection.incoming_done(self)
-
-
 class Connection(abc.ABC):
     """One association's transport and protocol core, and who may use them when."""
 
@@ -254,7 +109,7 @@ class Connection(abc.ABC):
         self.timeouts = timeouts
         self.limits = limits
         self.now = _clock()
-        self._send_lock = _Door()
+        self._send_lock = Door()
         self._watching = False
         self._sent = True  # whether something was sent since bytes were received last
         self._baton_free = True
@@ -376,7 +231,7 @@ class Connection(abc.ABC):
         ``False`` wants bytes.
         """
         core = self.core
-        while self._streak < _TURN:
+        while self._streak < TURN:
             event = core.next_event()
             if event is None:
                 return False
@@ -402,7 +257,7 @@ class Connection(abc.ABC):
                     self.file_unknown(event)  # type: ignore[arg-type]
                     return True
             elif kind is Pause:
-                self._streak = _TURN
+                self._streak = TURN
             else:
                 self.handle(event)
                 if self._end is not None:
@@ -515,7 +370,7 @@ class Connection(abc.ABC):
                     await self.receive_some(min(deadline, self.pending_deadline()))
                 elif self._incoming is not None or self._has_own(box):
                     return
-                elif self._streak >= _TURN:
+                elif self._streak >= TURN:
                     await self._give_turn()
         finally:
             if self._incoming is None:
@@ -593,7 +448,7 @@ class Connection(abc.ABC):
         upper_layer = self.core.upper_layer
         try:
             while self._incoming is None and self._end is None and self.may_read():
-                if self._streak >= _TURN:
+                if self._streak >= TURN:
                     self._poll_later()
                     break
                 if self.pump():
@@ -680,7 +535,7 @@ class Connection(abc.ABC):
         self, context_id: int, message: Message, source: Outgoing, begun: Callable[[], None] | None
     ) -> None:
         prefix = self.core.begin_message(context_id, message, has_data_set=True)
-        writer = _Writer(self, source, context_id, prefix, begun)
+        writer = Writer(self, source, context_id, prefix, begun)
         try:
             await writer.run()
         except (TimeoutError, AssociationClosed) as exc:
@@ -701,7 +556,7 @@ class Connection(abc.ABC):
             self._broke_off(writer)
             raise
 
-    def _broke_off(self, writer: _Writer) -> None:
+    def _broke_off(self, writer: Writer) -> None:
         """Give up a message whose source failed: the rest of it will never come."""
         if not writer.started:
             self.core.abandon_message()
@@ -749,7 +604,7 @@ class Connection(abc.ABC):
                                 upper_layer.receive_data(data)
                             else:
                                 upper_layer.receive_eof()
-                        elif self._streak >= _TURN:
+                        elif self._streak >= TURN:
                             await self._give_turn()
             finally:
                 if self._incoming is None:
@@ -851,77 +706,6 @@ class Connection(abc.ABC):
                 upper_layer.receive_data(data)
             else:
                 upper_layer.receive_eof()
-
-
-class _Writer:
-    """A message on its way out whose data set is not in memory."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        source: Outgoing,
-        context_id: int,
-        prefix: bytearray,
-        begun: Callable[[], None] | None,
-    ) -> None:
-        self._connection = connection
-        self._source = source
-        self._context_id = context_id
-        self._prefix = prefix
-        self._begun = begun
-        self._done = False
-        self.started = False
-        self.reading = False  # from the source, whose errors are not those of the transport
-
-    @property
-    def remaining(self) -> float:
-        """Bytes of the data set that have not been handed to the transport."""
-        if self._done:
-            return 0
-        size = self._source.size
-        return math.inf if size is None else size
-
-    async def run(self) -> None:
-        connection = self._connection
-        core = connection.core
-        now = connection.now
-        limit = connection.timeouts.write
-        while not self._done:
-            self.reading = True
-            buffer, last = await self._next()
-            self.reading = False
-            if connection.ended:
-                raise connection.error()
-            core.send_buffer(buffer, last=last)
-            self._done = last
-            self._prefix = bytearray()
-            for piece in core.upper_layer.data_to_send():
-                self.started = True
-                connection._sent = True
-                await connection.transport.send(piece, math.inf if limit is None else now() + limit)
-                recycle(piece)
-
-    async def finish(self) -> None:
-        """Go on after a cancelled :meth:`run`."""
-        await self._connection.transport.flush()
-        await self.run()
-
-    async def _next(self) -> tuple[memoryview, bool]:
-        layout = self._connection.core.layout
-        size = self._source.size
-        if size is not None:
-            take = min(size, layout.buffer_payload)
-            buffer, gaps = layout.place(self._context_id, take, last=take == size, prefix=self._prefix)
-            await self._source.fill_gaps(gaps)
-            return buffer, take == size
-        data, last = await self._source.fill(layout.buffer_payload)
-        view = memoryview(data or b"")
-        buffer, gaps = layout.place(self._context_id, len(view), last=last, prefix=self._prefix)
-        start = 0
-        for gap in gaps:
-            gap[:] = view[start : start + len(gap)]
-            start += len(gap)
-        return buffer, last
 
 
 def _closed(cause: BaseException | None) -> AssociationError:

@@ -26,7 +26,7 @@ import anyio
 from anyio import CancelScope
 
 from . import instrument
-from .connection import Box, Connection, IncomingDataSet, current_task
+from .connection import Connection, current_task
 from .exceptions import (
     AssociationAborted,
     AssociationClosed,
@@ -34,6 +34,7 @@ from .exceptions import (
     LocalProtocolError,
     RemoteProtocolError,
 )
+from .incoming import Box, IncomingDataSet
 from .instances import ReceivedInstance, SourceOutgoing
 from .operations import Exchange, Get, SubOperation
 from .protocol.commands import (

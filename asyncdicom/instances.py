@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from . import dataset as _dataset
 from . import disk, sop, threads
-from .connection import IncomingDataSet
 from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, part10_head, save
 from .exceptions import DataSetError, LocalProtocolError
 from .identifiers import is_data_set
+from .incoming import IncomingDataSet
 from .protocol.commands import encode
 from .status import OUT_OF_RESOURCES, SUCCESS, Status
 

@@ -29,8 +29,9 @@ from anyio import CancelScope, current_time
 
 from . import dataset as _dataset
 from . import sop
-from .connection import Box, IncomingDataSet, current_task
+from .connection import current_task
 from .exceptions import LocalProtocolError, RemoteProtocolError, StatusError
+from .incoming import Box, IncomingDataSet
 from .instances import ReceivedInstance
 from .protocol.commands import CStoreRQ, Message
 from .protocol.negotiation import AcceptedContext

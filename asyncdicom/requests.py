@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from anyio import CancelScope
 
 from . import dataset as _dataset
-from .connection import IncomingDataSet, Oversized
 from .exceptions import DataSetError, StatusError
+from .incoming import IncomingDataSet, Oversized
 from .instances import ReceivedData
 from .protocol.commands import (
     CEchoRQ,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import dataset as _dataset
-from .connection import Oversized
 from .exceptions import DataSetError
 from .identifiers import encode_failed_list
+from .incoming import Oversized
 from .protocol.commands import CFindRSP, Message
 from .protocol.negotiation import AcceptedContext
 from .status import CANCEL, Status

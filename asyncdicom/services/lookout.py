@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 
 from ..association import Association
-from ..connection import IncomingDataSet
+from ..incoming import IncomingDataSet
 
 __all__ = ["Lookout", "has_hung_up"]
 

@@ -1,0 +1,113 @@
+"""What comes in on an association: boxes in which messages are filed, and data sets that are still on their way."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .exceptions import DataSetError
+from .protocol.dimse import DataSetReceived
+from .protocol.upper_layer import Pause
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["TURN", "Box", "IncomingDataSet", "Oversized"]
+
+#: After so many events others get their turn: a chunk of 256 KiB can hold thousands of messages and pieces.
+TURN = 256
+
+T = TypeVar("T")
+
+
+class Box(Generic[T]):
+    """Where messages are filed for one waiter."""
+
+    __slots__ = ("event", "items")
+
+    def __init__(self) -> None:
+        self.items: deque[T] = deque()
+        self.event: anyio.Event | None = None
+
+    def put(self, item: T) -> None:
+        """File something and wake who waits for it."""
+        self.items.append(item)
+        if self.event is not None:
+            self.event.set()
+
+
+class Oversized(bytes):
+    """Stands for a data set that was longer than ``Limits.identifier`` and was discarded."""
+
+
+class IncomingDataSet:
+    """The data set of a C-STORE request on its way in; it holds the baton of its association until it ends."""
+
+    __slots__ = ("_connection", "_limit", "_streak", "done", "failed", "since", "size")
+
+    def __init__(self, connection: Connection, limit: int | None) -> None:
+        self._connection = connection
+        self._limit = math.inf if limit is None else limit
+        self._streak = 0
+        self.since = connection.now()
+        self.done = False
+        self.failed = False
+        self.size = 0
+
+    async def next(self) -> memoryview | None:
+        """Return the next piece, ``None`` at the end.
+
+        :raises DataSetError: it is longer than ``Limits.data_set``.
+        :raises AssociationError: the association ended first.
+        :raises OperationTimeout: the peer sent nothing for ``Timeouts.message``.
+
+        Cancelling it loses nothing.
+        """
+        if self.done:
+            return None
+        connection = self._connection
+        core = connection.core
+        while True:
+            self._streak += 1
+            if self._streak >= TURN:
+                self._streak = 0
+                await checkpoint()
+            event = core.next_event()
+            if type(event) is DataSetReceived:
+                data, last = event
+                self.size += len(data)
+                if last:
+                    self._finish()
+                if self.size > self._limit:
+                    self.failed = True
+                    raise DataSetError(f"a data set of more than {self._limit} bytes")
+                if len(data) or last:
+                    return data
+            elif event is None:
+                if connection.ended:
+                    self._finish()
+                    raise connection.error()
+                await connection.receive_some(math.inf)
+            elif type(event) is Pause:
+                await checkpoint()
+            else:
+                connection.handle(event)
+                if connection.ended:
+                    self._finish()
+                    await connection.flush_control()
+                    raise connection.error()
+
+    async def discard(self) -> None:
+        """Read to the end and forget it."""
+        self._limit = math.inf
+        while not self.done:
+            await self.next()
+
+    def _finish(self) -> None:
+        if not self.done:
+            self.done = True
+            self._connection.incoming_done(self)
