@@ -53,7 +53,7 @@ from .protocol.dimse import UnknownMessageReceived
 from .protocol.negotiation import AcceptedContext
 from .requests import EchoRequest, FindRequest, NRequest, Request, RetrieveRequest, StoreRequest, UnknownRequest
 from .responses import Response
-from .settings import validate_ae_title
+from .settings import Limits, validate_ae_title
 from .status import DUPLICATE_INVOCATION, UNRECOGNISED_OPERATION
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class Association(Dispatch):
                 await self._send_request(exchange, compose(what), ReceivedOutgoing(what))
             else:
                 ready = partial(prepare, what, choose, bulk_data=bulk_data, compose=compose)
-                prepared, folder = await _prepared(what, ready)
+                prepared, folder = await _prepared(what, ready, self.limits)
                 exchange.context = prepared.context
                 assert message is not None
                 await self._send_request(exchange, message, prepared.buffers or SourceOutgoing(prepared.source, folder))
@@ -636,11 +636,11 @@ _MODELS: Mapping[type[Message], tuple[sop.SOPClass, ...]] = MappingProxyType(
 
 
 async def _prepared(
-    what: str | os.PathLike[str] | Dataset | Instance, ready: Callable[..., PreparedInstance]
+    what: str | os.PathLike[str] | Dataset | Instance, ready: Callable[..., PreparedInstance], limits: Limits
 ) -> tuple[PreparedInstance, str | None]:
     """Prepare an instance where that blocks nobody; return it, and the folder of its file."""
     path = what if isinstance(what, str | os.PathLike) else what.path if isinstance(what, Instance) else None
-    folder = None if path is None else os.path.dirname(path)
+    folder = None if path is None or not limits.inline_file_io else os.path.dirname(path)
     if folder is not None:
         return await disk.run(folder, partial(ready, wait=False), ready, PreparedInstance.close), folder
     if isinstance(what, Instance) and what.in_memory:

@@ -58,6 +58,11 @@ class IncomingDataSet:
         self.failed = False
         self.size = 0
 
+    @property
+    def inline_file_io(self) -> bool:
+        """Whether small pieces may be written in the event loop."""
+        return self._connection.limits.inline_file_io
+
     async def next(self) -> memoryview | None:
         """Return the next piece, ``None`` at the end.
 

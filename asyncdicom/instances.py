@@ -431,6 +431,7 @@ class ReceivedData:
         path = os.fspath(path)
         head = self.part10_head()
         folder = os.path.dirname(path)
+        inline = self._incoming is None or self._incoming.inline_file_io
         pieces: list[memoryview] = []
         size = 0
         sink: _Sink | None = None
@@ -439,18 +440,18 @@ class ReceivedData:
             while (piece := await self._next()) is not None:
                 pieces.append(piece)
                 size += len(piece)
-                if size >= _WRITE and (size >= _HOP or disk.quick(folder)) and not self._ended():
+                if size >= _WRITE and (size >= _HOP or (inline and disk.quick(folder))) and not self._ended():
                     if sink is None:
                         sink = _Sink(path, head)
                     write = partial(sink.write, pieces)
-                    await disk.run(folder, write if size <= disk.AT_ONCE else None, write)
+                    await disk.run(folder, write if inline and size <= disk.AT_ONCE else None, write)
                     pieces = []
                     size = 0
             if sink is None:
                 write = partial(save, path, head, pieces, sync=sync, replace=replace)
             else:
                 write = partial(sink.finish, pieces, sync, replace)
-            await disk.run(folder, write if size <= disk.AT_ONCE and not sync else None, write)
+            await disk.run(folder, write if inline and size <= disk.AT_ONCE and not sync else None, write)
         except BaseException as exc:
             self.failure = exc
             if sink is not None:

@@ -138,6 +138,9 @@ class Limits:
     :param contexts: presentation contexts of a proposal.
     :param outstanding: requests of a peer beyond the negotiated window that are held back before we stop reading.
     :param data_rate: least bytes per second of a message, averaged over ``Timeouts.message``.
+    :param inline_file_io: read and write pieces of files of at most 256 KiB in the event loop where the folder is on a local
+        disk that answers quickly; ``False`` leaves all of that to worker threads, so that no disk can hold up an association
+        that does not use it.
     """
 
     associations: int | None = 1000
@@ -152,6 +155,7 @@ class Limits:
     contexts: int = 128
     outstanding: int = 16
     data_rate: int | None = 64
+    inline_file_io: bool = True
 
 
 @frozen

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import asyncdicom
 from asyncdicom import disk, threads
 from asyncdicom.dataset import FileSource, part10_head
 from asyncdicom.disk import AT_ONCE, Device
@@ -147,3 +148,48 @@ def test_what_is_not_in_memory_is_said_to_be_so_and_can_be_read_after(tmp_path: 
             read = source.read_into([memoryview(buffer)])
         assert read == len(body)
         assert buffer == body
+
+
+@pytest.mark.parametrize("inline", [True, False])
+async def test_an_application_can_keep_all_file_io_out_of_the_event_loop(
+    tmp_path: Path, inline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = asyncdicom.Limits(inline_file_io=inline)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    body = _write(source / "a.dcm", 500_000)
+    services = asyncdicom.Services()
+
+    @services.store("*", unknown=True)
+    async def store(request: asyncdicom.StoreRequest) -> None:
+        await request.save(target / f"{request.sop_instance_uid}.dcm")
+
+    here = _where()
+    at: set[int] = set()
+    preadv, writev = os.preadv, os.writev
+
+    def watched_preadv(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        at.add(_where())
+        return preadv(fd, buffers, offset, flags)
+
+    def watched_writev(fd: int, buffers: list[memoryview]) -> int:
+        at.add(_where())
+        return writev(fd, buffers)
+
+    async with (
+        asyncdicom.Server(services, "A@127.0.0.1:0", limits=limits) as server,
+        asyncdicom.connect(
+            f"A@127.0.0.1:{server.addresses[0].port}",
+            contexts=[
+                asyncdicom.PresentationContext(abstract_syntax="1.2", transfer_syntaxes=("1.2.840.10008.1.2.1",))
+            ],
+            limits=limits,
+        ) as association,
+    ):
+        await association.store(source / "a.dcm")  # what the folders are is learnt now
+        monkeypatch.setattr(os, "preadv", watched_preadv)
+        monkeypatch.setattr(os, "writev", watched_writev)
+        await association.store(source / "a.dcm")
+    assert (target / f"{_UID}.dcm").read_bytes().endswith(body)
+    assert (here in at) == (inline and disk.quick(str(source)))
