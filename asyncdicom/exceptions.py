@@ -191,6 +191,11 @@ class DataSetError(DicomNetworkError, ValueError):
     """A data set, a Part 10 file or a command set cannot be decoded or encoded."""
 
 
+def _escaped(text: str) -> str:
+    """Escape what a peer could do to a terminal or a log."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class StatusError(DicomNetworkError):
     """A DIMSE operation ended with a failure status (PS3.7 Annex C).
 
@@ -218,4 +223,4 @@ class StatusError(DicomNetworkError):
         self.response = response
         self.offending_elements = tuple(offending_elements) or (() if response is None else response.offending_element)
         text = f"status {self.status:#06x} ({self.status.meaning})"
-        super().__init__(f"{text}: {comment}" if comment else text)
+        super().__init__(f"{text}: {_escaped(comment)}" if comment else text)

@@ -22,12 +22,14 @@ __all__ = [
     "VERIFICATION",
     "abort",
     "accept",
+    "accepted",
     "associate",
     "cancel",
     "command",
     "context",
     "element",
     "find_command",
+    "get_response",
     "item",
     "message",
     "p_data",
@@ -190,6 +192,20 @@ def cancel(message_id: int, data_set_type: int = 0x101) -> bytes:
 FIND_RESPONSE = command(
     (2, ui(_STUDY_ROOT_FIND)), (0x100, us(0x8020)), (0x120, us(1)), (0x800, us(1)), (0x900, us(0xFF00))
 )
+
+
+def get_response(status: int, *, completed: int, failed: int) -> bytes:
+    """Return the command set of a final C-GET-RSP for message 1, without a data set."""
+    return command(
+        (2, ui(b"1.2.840.10008.5.1.4.1.2.2.3")),
+        (0x100, us(0x8010)),
+        (0x120, us(1)),
+        (0x800, us(0x101)),
+        (0x900, us(status)),
+        (0x1021, us(completed)),
+        (0x1022, us(failed)),
+        (0x1023, us(0)),
+    )
 
 
 def statuses(received: bytes) -> list[int]:
