@@ -530,6 +530,8 @@ def _deadline(seconds: float | None) -> float:
 
 def _is_readable(association: Association) -> bool:
     """Tell whether something has come on an association."""
+    if association.transport.has_received:
+        return True
     sock: Any = association.transport.socket
     descriptor = -1 if sock is None else sock.fileno()
     if descriptor < 0:

@@ -192,6 +192,10 @@ class AsyncioTransport(asyncio.BufferedProtocol, Transport):
         self._watcher = callback
         return True
 
+    @property
+    def has_received(self) -> bool:
+        return bool(self._chunks) or self._eof
+
     def receive_nowait(self) -> bytes | memoryview | None:
         if self._chunks:
             return self._take()

@@ -88,6 +88,11 @@ class Transport(abc.ABC):
         """
         return False
 
+    @property
+    def has_received(self) -> bool:
+        """Whether something, or the end, was taken off the socket that nobody has received."""
+        return False
+
     def receive_nowait(self) -> bytes | memoryview | None:
         """Return bytes that are here already, ``b""`` at the end of the stream, ``None`` if there is nothing now."""
         return None

@@ -150,6 +150,10 @@ class TLSTransport(Transport):
         return self._inner.socket
 
     @property
+    def has_received(self) -> bool:
+        return bool(self._incoming.pending or self._ssl.pending()) or self._inner.has_received
+
+    @property
     def peer_address(self) -> tuple[str, int] | str | None:
         return self._inner.peer_address
 
