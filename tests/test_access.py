@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -109,7 +110,8 @@ async def test_a_policy_that_takes_its_time_cannot_be_used_to_pass_a_limit(limit
         asked.set()
         await decided.wait()
 
-    limits = asyncdicom.Limits(**{limit: 1})
+    bound: dict[str, Any] = {limit: 1}
+    limits = asyncdicom.Limits(**bound)
     with anyio.fail_after(30):
         async with (
             asyncdicom.Server(services, "X@127.0.0.1:0", limits=limits, drain=0) as server,

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from .arguments import Parser, ae_title, count, server_limits
 
 if TYPE_CHECKING:
+    import anyio
+
     from .. import AssociationRequest, PeerProfile, Request, Services
 
 __all__ = ["OPERATIONS", "PasswordHash", "add_access_options", "guard", "server_access"]
@@ -218,27 +220,26 @@ class _Users:
     """Decides on associations by who asks for them."""
 
     def __init__(self, users: Mapping[bytes, PasswordHash]) -> None:
-        import anyio
-
         self._users = MappingProxyType(dict(users))
         # For names that nobody has: their refusal takes as long as that of a wrong password.
         self._nobody = PasswordHash(cost=next((one.cost for one in users.values()), _COST), salt=b"", hash=bytes(_HASH))
-        self._limiter = anyio.CapacityLimiter(_AT_ONCE)
+        self._limiter: anyio.CapacityLimiter | None = None  # there is no event loop yet
 
     async def admit(self, request: AssociationRequest) -> None:
         """Accept an association of a user with the right password.
 
         :raises AssociationRejected: of anybody else.
         """
-        from anyio import to_thread
+        from anyio import CapacityLimiter, to_thread
 
         from .. import AssociationRejected
 
+        self._limiter = limiter = self._limiter or CapacityLimiter(_AT_ONCE)
         identity = request.user_identity
         if identity is not None and identity.type == _NAME_AND_PASSCODE:
             user = self._users.get(identity.primary)
             known = user or self._nobody
-            if await to_thread.run_sync(known.matches, identity.secondary, limiter=self._limiter) and user is not None:
+            if await to_thread.run_sync(known.matches, identity.secondary, limiter=limiter) and user is not None:
                 return
         raise AssociationRejected(1, 2, 1)
 

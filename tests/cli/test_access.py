@@ -148,10 +148,11 @@ def echo_as(address: str, *options: object, password: str | None = None) -> Resu
         os.environ.pop("ASYNCDICOM_PASSWORD", None)
 
 
-def test_where_users_are_named_nobody_else_associates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_where_users_are_named_nobody_else_associates(tmp_path: Path, loop: str) -> None:
     secret = tmp_path / "secret"
     secret.write_text("opensesame\n")
-    with guarded(tmp_path, USERS, "-v") as address:
+    with guarded(tmp_path, USERS, "-v", "--loop", loop) as address:
         echo_as(address, "--user", "alice", password="opensesame").check()
         echo_as(address, "--user", "alice", "--password-file", secret).check()
         echo_as(address, "--user", "alice", "--password-file", secret, password="wrong").check()
