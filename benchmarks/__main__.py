@@ -52,7 +52,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--list", action="store_true", help="list the scenarios and end")
     parser.add_argument("--scenario", action="extend", nargs="+", choices=SCENARIOS, default=[], metavar="NAME")
-    parser.add_argument("--contender", action="append", default=[], metavar="NAME", help="run this one alone; repeatable")
+    parser.add_argument(
+        "--contender", action="append", default=[], metavar="NAME", help="run this one alone; repeatable"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="little of everything, once: whether it works, not how fast"
     )
