@@ -67,6 +67,8 @@ class _Nowhere:
 class _Pieces:
     """The data set of a C-STORE request, in pieces, as if it came over the network."""
 
+    inline_file_io = True
+
     def __init__(self, data: bytes, piece: int, error: Exception | None) -> None:
         self._data = memoryview(data)
         self._piece = piece
