@@ -4,7 +4,7 @@
 requests that handlers are given, so that a handler is tested as the plain function that it is. :func:`connected` runs
 :class:`asyncdicom.Services` behind an association in memory. :func:`memory_stream_pair` is the connection below,
 :class:`FaultyStream` makes one that hangs or fails where it is told to, and :class:`ScriptedPeer` plays the other side
-byte by byte.
+byte by byte. :class:`FaultyRelay` stands between real programs, and delays, stalls, cuts and corrupts what they say.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from .peer import (
     parse_command_set,
     reject_pdu,
 )
+from .relay import FaultyRelay, Line
 from .served import connected
 from .streams import FaultyStream, MemoryStream, memory_stream_pair
 
 __all__ = [
     "RELEASE_RP",
     "RELEASE_RQ",
+    "FaultyRelay",
     "FaultyStream",
+    "Line",
     "MemoryStream",
     "Received",
     "ScriptedPeer",
