@@ -89,6 +89,11 @@ def _finish(
     if future.done():
         if failure is None and dispose is not None:
             dispose(result)
+    elif isinstance(failure, StopIteration):
+        # A future refuses it, and nobody would ever be woken; out of a coroutine it comes like this, too (PEP 479).
+        error = RuntimeError("a call in a worker thread raised StopIteration")
+        error.__cause__ = failure
+        future.set_exception(error)
     elif failure is not None:
         future.set_exception(failure)
     else:
