@@ -8,15 +8,20 @@ from __future__ import annotations
 import ipaddress
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from .exceptions import ConnectError
 from .transport import Transport
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["Networks", "ProxiedTransport", "read_proxy_header"]
 
 _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _V1_MOST = 107
+_FAMILIES = {"TCP4": ipaddress.IPv4Address, "TCP6": ipaddress.IPv6Address}
 
 
 class Networks:
@@ -66,6 +71,19 @@ class ProxiedTransport(Transport):
     def send_nowait(self, data: bytes) -> bool:
         return self._inner.send_nowait(data)
 
+    def watch(self, callback: Callable[[], None]) -> bool:
+        return self._inner.watch(callback)
+
+    @property
+    def has_received(self) -> bool:
+        return bool(self._rest) or self._inner.has_received
+
+    def receive_nowait(self) -> bytes | memoryview | None:
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            return rest
+        return self._inner.receive_nowait()
+
     @property
     def broken(self) -> bool:  # type: ignore[override]
         return self._inner.broken
@@ -86,6 +104,14 @@ class ProxiedTransport(Transport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+    @property
+    def socket(self) -> Any:
+        return self._inner.socket
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        return self._inner.tls
 
     @property
     def peer_address(self) -> tuple[str, int] | str | None:
@@ -134,10 +160,11 @@ def _parse_v1(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
         return end + 2, None
     try:
         _, family, source, _, port, _ = words
-        if family not in ("TCP4", "TCP6") or not port.isdigit() or int(port) > 65535:
+        # A zone, as in fe80::1%eth0, means nothing here, and could hold anything.
+        if not port.isdigit() or int(port) > 65535 or "%" in source:
             raise ValueError
-        address = ipaddress.ip_address(source)
-    except ValueError:
+        address = _FAMILIES[family](source)
+    except (ValueError, KeyError):
         raise ConnectError("a PROXY header is malformed") from None
     return end + 2, (str(address), int(port))
 
@@ -152,10 +179,12 @@ def _parse_v2(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
         return None
     if version & 15 == 0:  # LOCAL: a health check of the balancer itself
         return 16 + length, None
-    if family == 0x11 and length >= 12:
-        source, port = str(ipaddress.IPv4Address(data[16:20])), struct.unpack_from(">H", data, 24)[0]
-    elif family == 0x21 and length >= 36:
-        source, port = str(ipaddress.IPv6Address(data[16:32])), struct.unpack_from(">H", data, 48)[0]
-    else:
+    if family not in (0x11, 0x21):  # not TCP over IP
         return 16 + length, None
+    if length < (12 if family == 0x11 else 36):
+        raise ConnectError("a PROXY header is malformed")
+    if family == 0x11:
+        source, port = str(ipaddress.IPv4Address(data[16:20])), struct.unpack_from(">H", data, 24)[0]
+    else:
+        source, port = str(ipaddress.IPv6Address(data[16:32])), struct.unpack_from(">H", data, 48)[0]
     return 16 + length, (source, port)
