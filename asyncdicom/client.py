@@ -130,7 +130,8 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
     :raises AssociationRejected: the peer rejected the association.
     :raises OperationTimeout: it did not answer.
 
-    Leaving the block normally cancels what is open and releases the association; leaving it by an exception aborts it.
+    Leaving the block normally cancels what is open and releases the association, which is aborted if the peer does not confirm
+    that in time; leaving it by an exception aborts it.
     Both are bounded in time. Nothing of ours stays open in the task meanwhile: exceptions arrive as they are.
     """
 
@@ -219,7 +220,13 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
         if association is None:
             return
         if exc is None:
-            await association.release()
+            try:
+                await association.release()
+            except OperationTimeout as late:
+                if late.kind != "release":
+                    raise
+                # Everything that was to be done is done, and stays so.
+                logger.info("%r did not confirm the release in time", association.peer.ae_title)
         else:
             await association.abort()
 

@@ -872,12 +872,20 @@ async def test_a_release_that_is_not_answered_ends_in_time() -> None:
         await peer.expect(5)
         assert await expect_abort(peer) == (0, 0)
 
-    with pytest.raises(ExceptionGroup) as caught:
-        async with scripted(script, timeouts=asyncdicom.Timeouts(release=0.05)):
-            pass
-    (error,) = caught.value.exceptions
-    assert isinstance(error, asyncdicom.OperationTimeout)
-    assert error.kind == "release"
+    async with scripted(script, timeouts=asyncdicom.Timeouts(release=0.05)) as assoc:
+        with pytest.raises(asyncdicom.OperationTimeout) as caught:
+            await assoc.release()
+    assert caught.value.kind == "release"
+
+
+async def test_a_release_that_is_not_answered_is_no_error_of_who_has_done_everything() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect(5)
+        assert await expect_abort(peer) == (0, 0)
+
+    async with scripted(script, timeouts=asyncdicom.Timeouts(release=0.05)) as assoc:
+        pass
+    assert assoc.ended
 
 
 @pytest.mark.parametrize("last_word", [b"", bytes.fromhex("07000000000400000000")], ids=["closes", "aborts"])
