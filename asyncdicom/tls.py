@@ -31,12 +31,12 @@ def server_context(
     :param key: a PEM file with its private key, if that is not in the same file.
     :param ca: a PEM file with the authorities whose client certificates are accepted.
     :param require_client: refuse clients without a certificate (mutual authentication); by default if ``ca`` is given.
-    :param password: of the key.
+    :param password: of the key; nobody is asked for it on the terminal.
     :raises OSError: a file cannot be read, or is not what it should be (:class:`ssl.SSLError`).
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
-    context.load_cert_chain(certificate, key, password)
+    context.load_cert_chain(certificate, key, password or "")
     if ca is not None:
         context.load_verify_locations(cafile=ca)
     if require_client if require_client is not None else ca is not None:
@@ -61,7 +61,7 @@ def client_context(
     :param key: a PEM file with its private key, if that is not in the same file.
     :param verify_hostname: check that the server's certificate is for the host that we connect to. Its issuer is always
         checked.
-    :param password: of the key.
+    :param password: of the key; nobody is asked for it on the terminal.
     :raises OSError: a file cannot be read, or is not what it should be (:class:`ssl.SSLError`).
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -72,7 +72,7 @@ def client_context(
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if certificate is not None:
-        context.load_cert_chain(certificate, key, password)
+        context.load_cert_chain(certificate, key, password or "")
     return context
 
 
@@ -86,14 +86,15 @@ def reload(
 ) -> None:
     """Load a renewed certificate into a context that is in use: new connections get it, running ones go on.
 
+    :param password: of the key; nobody is asked for it on the terminal.
     :raises OSError: a file cannot be read, or is not what it should be; the context still has the old one.
     """
     trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trial.load_cert_chain(certificate, key, password)
+    trial.load_cert_chain(certificate, key, password or "")
     if ca is not None:
         trial.load_verify_locations(cafile=ca)
         context.load_verify_locations(cafile=ca)
-    context.load_cert_chain(certificate, key, password)
+    context.load_cert_chain(certificate, key, password or "")
 
 
 def _harden(context: ssl.SSLContext) -> None:

@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from asyncdicom import tls
+
+
+def _encrypt(key: bytes, password: bytes) -> bytes:
+    loaded = serialization.load_pem_private_key(key, None)
+    return loaded.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password),
+    )
 
 
 class Files:
@@ -28,6 +38,7 @@ class Files:
         apart = self.authority.issue_cert("localhost")
         self.certificate = self._write("certificate", b"".join(blob.bytes() for blob in apart.cert_chain_pems))
         self.key = self._write("key", apart.private_key_pem.bytes())
+        self.encrypted = self._write("encrypted", _encrypt(apart.private_key_pem.bytes(), b"open sesame"))
         self.nonsense = self._write("nonsense", b"-----BEGIN NONSENSE-----\n")
         self.absent = folder / "absent.pem"
 
@@ -242,6 +253,29 @@ def test_a_file_that_is_absent_or_nonsense_is_an_oserror(files: Files, name: str
 def test_the_key_of_another_certificate_is_refused(files: Files) -> None:
     with pytest.raises(ssl.SSLError):
         tls.server_context(files.certificate, files.client)
+
+
+def test_the_password_of_a_key_is_given(files: Files) -> None:
+    server = tls.server_context(files.certificate, files.encrypted, ca=files.ca, password="open sesame")
+    client = tls.client_context(ca=files.ca, certificate=files.certificate, key=files.encrypted, password="open sesame")
+    shake_hands(client, server)
+    tls.reload(server, files.certificate, files.encrypted, password="open sesame")
+    shake_hands(client, server)
+
+
+@pytest.mark.parametrize("password", ["guess", "", None])
+def test_a_password_that_is_wrong_or_missing_is_an_error_and_nobody_is_asked(
+    files: Files, password: str | None
+) -> None:
+    context = tls.server_context(files.server)
+    calls: list[Any] = [
+        lambda: tls.server_context(files.certificate, files.encrypted, password=password),
+        lambda: tls.client_context(ca=files.ca, certificate=files.certificate, key=files.encrypted, password=password),
+        lambda: tls.reload(context, files.certificate, files.encrypted, password=password),
+    ]
+    for call in calls:
+        with pytest.raises(ssl.SSLError):
+            call()
 
 
 # Renewed certificates.
