@@ -374,7 +374,12 @@ class ReceivedData:
             return None
         if self._expired:
             raise LocalProtocolError("this instance is over: it was valid until the next one was asked for")
-        return await self._incoming.next()
+        try:
+            return await self._incoming.next()
+        except BaseException as exc:
+            # Whoever catches it and goes on has not consumed the instance, and does not want to claim it.
+            self.failure = exc
+            raise
 
     def iter_data(self) -> AsyncIterator[bytes]:
         """Iterate over the encoded data set piece by piece, at most about 256 KiB each, as it arrives.
