@@ -85,16 +85,17 @@ class OperationDone:
 Event = AssociationOpened | AssociationRejected | AssociationEnded | OperationDone
 Listener = Callable[[Event], None]
 
-_listeners: list[Listener] = []
+#: By what stands for each subscription: the same listener may subscribe more than once.
+_listeners: dict[object, Listener] = {}
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
     """Have ``listener`` called with each event; return the function that ends that."""
-    _listeners.append(listener)
+    subscription = object()
+    _listeners[subscription] = listener
 
     def unsubscribe() -> None:
-        if listener in _listeners:
-            _listeners.remove(listener)
+        _listeners.pop(subscription, None)
 
     return unsubscribe
 
@@ -106,7 +107,7 @@ def enabled() -> bool:
 
 def emit(event: Event) -> None:
     """Give an event to all listeners."""
-    for listener in list(_listeners):
+    for listener in list(_listeners.values()):
         try:
             listener(event)
         except Exception:
