@@ -62,7 +62,8 @@ def _set(identifier: Dataset, key: str, value: object) -> None:
     from pydicom.datadict import dictionary_VR, tag_for_keyword
 
     match = _TAG.fullmatch(key)
-    tag = int(match[1] + match[2], 16) if match else tag_for_keyword(key)
+    # The dictionary has attributes without a keyword, which the empty one would find.
+    tag = int(match[1] + match[2], 16) if match else tag_for_keyword(key) if key else None
     if tag is None:
         raise LocalProtocolError(f"{key[:64]!r} is no attribute: expected a keyword or a tag such as 0010,0020")
     try:
@@ -78,10 +79,16 @@ def _set(identifier: Dataset, key: str, value: object) -> None:
 
 
 def _is_ascii(identifier: Dataset) -> bool:
+    """Tell whether all text is ASCII, that of items without a character set of their own included (PS3.5 7.5.3)."""
     from pydicom.errors import BytesLengthException
 
     try:
-        return all(str(element.value).isascii() for element in identifier if element.VR != "SQ")
+        return all(
+            all("SpecificCharacterSet" in item or _is_ascii(item) for item in element.value or ())
+            if element.VR == "SQ"
+            else str(element.value).isascii()
+            for element in identifier
+        )
     except (ValueError, BytesLengthException):
         return True
 
