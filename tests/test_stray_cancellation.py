@@ -122,7 +122,7 @@ async def test_a_handler_whose_task_is_cancelled_is_cancelled() -> None:
             ended.append("cancelled")
             raise
 
-    async with asyncdicom.Server(services, "SCP@127.0.0.1:0") as server:
+    async with asyncdicom.Server(services, "SCP@127.0.0.1:0", drain=0) as server:
         client = asyncio.create_task(_echo(server.addresses[0]))
         await inside.wait()
     assert ended == ["cancelled"]
