@@ -18,9 +18,9 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 from anyio import CancelScope
@@ -59,6 +59,7 @@ from .protocol.commands import (
 )
 from .protocol.dimse import Dimse
 from .protocol.negotiation import AcceptedContext, Negotiated
+from .protocol.values import frozen
 from .requests import EchoRequest, FindRequest, Request, RetrieveRequest, StoreRequest, UnknownRequest
 from .responses import Response
 from .settings import Limits, PeerProfile, Timeouts
@@ -97,7 +98,7 @@ _UNLIMITED = 65_000
 _MOST_HELD = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Peer:
     """Who is at the other end.
 
@@ -606,20 +607,51 @@ class Dispatch(Connection):
                 request._scope = None
 
 
-def _response(message: Message, status: Status, fields: Mapping[str, Any]) -> Message:
-    kind: Any = RESPONSES[type(message)]
-    names = kind.__dataclass_fields__
+class _Plan(NamedTuple):
+    """How the response to a kind of request is made.
+
+    :ivar uids: fields of the response, and of the request where their values are: the first that is not empty.
+    :ivar copied: fields that both have.
+    :ivar names: all fields of the response.
+    """
+
+    kind: type[Message]
+    uids: tuple[tuple[str, tuple[str, ...]], ...]
+    copied: tuple[str, ...]
+    names: frozenset[str]
+
+
+def _make_plan(request: type[Message]) -> _Plan:
+    kind = RESPONSES[request]
+    own, names = ({field.name for field in fields(one)} for one in (request, kind))
+    uids = []
+    for name in ("sop_class_uid", "sop_instance_uid"):
+        sources = tuple(source for source in (f"affected_{name}", f"requested_{name}") if source in own)
+        if f"affected_{name}" in names and sources:
+            uids.append((f"affected_{name}", sources))
+    copied = tuple(name for name in ("event_type_id", "action_type_id") if name in own & names)
+    return _Plan(kind, tuple(uids), copied, frozenset(names))
+
+
+_PLANS: Mapping[type[Message], _Plan] = MappingProxyType({request: _make_plan(request) for request in RESPONSES})
+
+
+def _response(message: Message, status: Status, more: Mapping[str, Any]) -> Message:
+    plan = _PLANS[type(message)]
     values: dict[str, Any] = {
         "message_id_being_responded_to": getattr(message, "message_id"),  # noqa: B009
         "status": int(status),
     }
-    for name in ("sop_class_uid", "sop_instance_uid"):
-        uid = getattr(message, f"affected_{name}", None) or getattr(message, f"requested_{name}", None)
-        if uid is not None and f"affected_{name}" in names:
-            values[f"affected_{name}"] = uid
-    for name in ("event_type_id", "action_type_id"):
-        if name in names and getattr(message, name, None) is not None:
-            values[name] = getattr(message, name)
-    values.update((name, value) for name, value in fields.items() if value is not None and name in names)
-    response: Message = kind(**values)
-    return response
+    for name, sources in plan.uids:
+        for source in sources:
+            if uid := getattr(message, source):
+                values[name] = uid
+                break
+    for name in plan.copied:
+        value = getattr(message, name)
+        if value is not None:
+            values[name] = value
+    for name, value in more.items():
+        if value is not None and name in plan.names:
+            values[name] = value
+    return plan.kind(**values)

@@ -122,6 +122,9 @@ async def _unary(request: Request, handler: Handler, environment: Environment) -
         # Whatever the handler left of the data set is in the way of the next message.
         await request.discard()
     request.expire_data()
+    if data is None and answer.is_bare:
+        await association._respond(request, answer.status, None)
+        return
     try:
         await request.respond(answer.status, data, **answer.fields)
     except DataSetError:

@@ -40,6 +40,9 @@ H = TypeVar("H", bound=Handler)
 
 Resolve = Callable[[str], Any]
 
+#: What performs requests; it is loaded with the first of them.
+_perform: Callable[[Services, Request, Environment], Awaitable[None]] | None = None
+
 #: How data sets other than instances are encoded, in our order of preference.
 _NATIVE = (
     str(sop.EXPLICIT_VR_LITTLE_ENDIAN),
@@ -283,9 +286,12 @@ class Services:
 
         :raises AssociationError: the association ended meanwhile.
         """
-        from .performers import perform
+        global _perform
+        if _perform is None:
+            from .performers import perform
 
-        await perform(self, request, environment or Environment())
+            _perform = perform
+        await _perform(self, request, environment or Environment())
 
 
 def _checked(handler: H) -> H:

@@ -39,6 +39,11 @@ class Outcome(NamedTuple):
     error_id: int | None = None
 
     @property
+    def is_bare(self) -> bool:
+        """Whether there is nothing but the status."""
+        return self.error_comment is None and self.offending_element is None and self.error_id is None
+
+    @property
     def fields(self) -> dict[str, Any]:
         """The fields as arguments of ``Request.respond``."""
         return {
