@@ -40,7 +40,7 @@ results.jsonl` makes the tables and charts again without measuring.
 
 
 def write_page(path: Path, about: str, goals: Table, sections: Sequence[tuple[Table, Path | None]]) -> None:
-    """Write the page.
+    """Write the page; what ``notes.md`` in a folder of its name says of the goals is put behind them.
 
     :param about: the machine, and who took part.
     :param goals: what was to be reached.
@@ -49,6 +49,9 @@ def write_page(path: Path, about: str, goals: Table, sections: Sequence[tuple[Ta
     parts = [f"# Benchmarks\n\n{about}\n", _METHOD]
     if goals.rows:
         parts.append(markdown(goals))
+    notes = path.with_suffix("") / "notes.md"
+    if notes.is_file():
+        parts.append(notes.read_text(encoding="utf-8"))
     for table, chart in sections:
         picture = f"![{table.title}]({os.path.relpath(chart, path.parent)})" if chart else ""
         parts.append(markdown(table, picture=picture))
