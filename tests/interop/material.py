@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pydicom
 from pydicom import Dataset
 from pydicom.filereader import _read_file_meta_info, read_preamble
@@ -131,9 +132,14 @@ def data_set_of(path: Path) -> bytes:
 
 
 class Archive:
-    """Instances in memory, by SOP Instance UID, and the services that store, find and send them."""
+    """Instances in memory, by SOP Instance UID, and the services that store, find and send them.
 
-    def __init__(self, items: Iterable[Sample] = ()) -> None:
+    :param patience: seconds before a C-STORE is answered. The thread that pynetdicom's C-MOVE SCP pauses for each
+        sub-operation may look for messages once more before it sees that, and takes an answer away that comes at once.
+    """
+
+    def __init__(self, items: Iterable[Sample] = (), *, patience: float = 0.0) -> None:
+        self._patience = patience
         self.instances = {item.sop_instance_uid: item.instance() for item in items}
         self.data = {item.sop_instance_uid: item.on_the_wire for item in items}
         self.headers = {item.sop_instance_uid: item.header() for item in items}
@@ -150,6 +156,7 @@ class Archive:
     async def _store(self, request: StoreRequest) -> None:
         self.requests.append(request)
         data = await request.read()
+        await anyio.sleep(self._patience)
         uid = request.sop_instance_uid
         self.data[uid] = data
         self.instances[uid] = Instance.from_bytes(data, request.sop_class_uid, uid, request.transfer_syntax_uid)

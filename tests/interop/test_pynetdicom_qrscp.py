@@ -133,7 +133,7 @@ async def test_it_is_cancelled(qrscp: Qrscp) -> None:
 
 
 async def test_it_moves_to_our_server(qrscp: Qrscp) -> None:
-    archive = Archive()
+    archive = Archive(patience=0.03)
     async with Server(archive.services(), f"OURS@127.0.0.1:{qrscp.destination}"):
         async with qrscp.connect() as assoc:
             move = assoc.move(PatientID=PATIENT, level="PATIENT", model=sop.PATIENT_ROOT_MOVE, destination="OURS")

@@ -205,7 +205,7 @@ MOVE_IDS = [f"{number}-{row[1]:04X}" for number, row in enumerate(MOVES)]
 async def test_a_move_has_the_statuses_of_the_peer(
     scp: Scp, items: list[Any], status: int, counters: tuple[int, int, int] | None
 ) -> None:
-    archive = Archive()
+    archive = Archive(patience=0.03)
     async with Server(archive.services(), "HERE@127.0.0.1:0") as server:
         places: dict[Any, Any] = {
             "HERE": destination(server.addresses[0].port),
@@ -249,7 +249,7 @@ async def test_a_move_that_is_left_cancels(scp: Scp) -> None:
             yield 0xFF00, part10(GOOD)
 
     scp.handlers["move"] = move
-    archive = Archive()
+    archive = Archive(patience=0.03)
     async with Server(archive.services(), "HERE@127.0.0.1:0") as server:
         port = server.addresses[0].port
         async with scp.connect([sop.PATIENT_ROOT_MOVE, sop.VERIFICATION]) as assoc:
@@ -275,6 +275,7 @@ async def test_what_our_server_answers_as_a_destination_is_counted(
 
     @services.store("*")
     async def store(request: asyncdicom.StoreRequest) -> int:
+        await anyio.sleep(0.03)  # see Archive
         return answer
 
     async with Server(services, "HERE@127.0.0.1:0") as server:

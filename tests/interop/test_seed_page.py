@@ -286,7 +286,7 @@ async def test_our_scu_moves_with_each_class(files: Scp, model: str) -> None:
     from pynetdicom import build_context
 
     contexts = [build_context(*pair) for pair in {(item.sop_class_uid, item.transfer_syntax_uid) for item in study()}]
-    arrived = Archive()
+    arrived = Archive(patience=0.03)
     async with Server(arrived.services(), "HERE@127.0.0.1:0") as server:
         send, port = files.handlers["get"], server.addresses[0].port
 
