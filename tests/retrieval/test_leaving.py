@@ -414,7 +414,7 @@ async def test_nothing_is_left_behind(via: str, leave: Callable[[Start], Awaitab
             await once()
         await ended(pacs)
         with anyio.fail_after(10):
-            while count()[2] > before[2]:
+            while tasks_running() > before[2]:
                 await anyio.lowlevel.checkpoint()
         assert count()[0] <= before[0]
 
