@@ -15,7 +15,7 @@ from .interop.conftest import Certificates, certificates
 __all__ = ["certificates"]
 
 #: The part of it that is done here.
-SHARE = 0.02
+SHARE = 0.01
 
 
 @pytest.fixture(params=["plain", "tls"])

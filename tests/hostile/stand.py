@@ -23,7 +23,7 @@ __all__ = ["TRANSPORTS", "Stand", "receive", "receive_all", "standing"]
 TRANSPORTS = ("memory", "plain", "tls")
 
 #: Everything that waits for the adversary runs out soon, but not before a busy machine has done its part.
-TIMEOUTS = asyncdicom.Timeouts(associate=1.2, tls=2, message=1, abort=1, write=1.5, cancel=2)
+TIMEOUTS = asyncdicom.Timeouts(associate=1, tls=2, message=1, abort=1, write=1.5, cancel=2)
 
 #: What reading from a peer that is gone gives.
 GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)

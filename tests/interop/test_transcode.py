@@ -28,6 +28,8 @@ PRIVATE_SEQUENCES = {"nested_priv_SQ.dcm", "meta_missing_tsyntax.dcm"}
 def test_dcmconv_makes_the_same_of_every_file(tmp_path: Path, test_files: Path, target: str) -> None:
     compared = 0
     for path, data, transfer_syntax in native_files(test_files):
+        if transfer_syntax == target:
+            continue  # there is nothing to be done
         theirs = tmp_path / "theirs"
         done = subprocess.run(["dcmconv", OPTIONS[target], path, theirs], capture_output=True, check=False)
         if done.returncode or path.name in PRIVATE_SEQUENCES:
@@ -36,7 +38,7 @@ def test_dcmconv_makes_the_same_of_every_file(tmp_path: Path, test_files: Path, 
         ours = decode_data_set(b"".join(convert(data, transfer_syntax, target)), target)
         same(expected, ours, swapped=False, where=f"{path.name} to {target}")
         compared += 1
-    assert compared > 60
+    assert compared > (10 if target == EXPLICIT else 40)
 
 
 @pytest.mark.parametrize("target", OPTIONS)
