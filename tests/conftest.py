@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,12 @@ TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run two workers on each processor: a third of the time is spent waiting for deadlines of hostile peers."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep the collected tests, a million objects, out of the way of the garbage collector."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["asyncio", "trio"])
