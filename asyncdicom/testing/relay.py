@@ -6,16 +6,16 @@ import asyncio
 import math
 import socket
 import struct
-import sys
 from collections import deque
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import anyio
 from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfStream
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+
+from .served import on_trio
 
 __all__ = ["FaultyRelay", "Line"]
 
@@ -99,7 +99,7 @@ class FaultyRelay(AbstractAsyncContextManager["FaultyRelay"]):
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
-        if _on_trio():
+        if on_trio():
             self._tasks = await anyio.create_task_group().__aenter__()
             self._tasks.start_soon(self._run, listener)
         else:
@@ -259,8 +259,3 @@ def _close(stream: SocketStream, reset: bool) -> None:
     if reset:
         with suppress(OSError):
             stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-
-
-def _on_trio() -> bool:
-    module: Any = sys.modules.get("trio")
-    return module is not None and bool(module.lowlevel.in_trio_task())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..protocol.negotiation import PresentationContext
     from ..services import Services
 
-__all__ = ["connected"]
+__all__ = ["connected", "on_trio"]
 
 Wrap = Callable[[ByteStream], ByteStream]
 
@@ -79,7 +79,7 @@ class connected(AbstractAsyncContextManager["Association"]):  # noqa: N801 - use
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Association:
-        if _on_trio():
+        if on_trio():
             self._tasks = await anyio.create_task_group().__aenter__()
             self._tasks.start_soon(self.server.serve_stream, self._server_stream)
         else:
@@ -120,6 +120,7 @@ class connected(AbstractAsyncContextManager["Association"]):  # noqa: N801 - use
                 raise
 
 
-def _on_trio() -> bool:
+def on_trio() -> bool:
+    """Tell whether this runs on trio."""
     module: Any = sys.modules.get("trio")
     return module is not None and bool(module.lowlevel.in_trio_task())
