@@ -8,7 +8,8 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from struct import error, unpack_from
+from struct import Struct, error, unpack_from
+from typing import ClassVar
 
 from . import sop
 from ._deflate import inflate_head
@@ -17,6 +18,7 @@ from ._elements import (
     LONG_VRS,
     SHORT_VRS,
     UNDEFINED,
+    RawElement,
     encoding_of,
     is_vr,
     safe_uid,
@@ -131,13 +133,14 @@ class FileHead:
         return self.size - self.data_set_offset
 
 
-def _meta_elements(head: bytes, position: int) -> tuple[dict[int, bytes], int]:
-    """Read the elements of group 0002 from *position*; return their values by element number, and where they end.
+def _meta_elements(head: bytes, position: int) -> tuple[dict[int, tuple[int, int]], int]:
+    """Read the elements of group 0002 from *position*; return begin and end of their values by element number, and where
+    the group ends.
 
     The group length is not believed: files exist where it is wrong or missing. Nor is the VR: some write it implicit.
     """
     header, implicit_header, length_only = LAYOUTS[True]
-    values: dict[int, bytes] = {}
+    values: dict[int, tuple[int, int]] = {}
     while True:
         try:
             group, element, vr, length = header.unpack_from(head, position)
@@ -154,7 +157,7 @@ def _meta_elements(head: bytes, position: int) -> tuple[dict[int, bytes], int]:
         if length == UNDEFINED or start + length > len(head):
             return values, position
         position = start + length
-        values[element] = head[start:position]
+        values[element] = start, position
 
 
 def _guess(head: bytes, position: int) -> str | None:
@@ -189,7 +192,9 @@ def _checked(transfer_syntax: str, head: bytes, position: int, remaining: int) -
     return transfer_syntax
 
 
-_UIDS = frozenset({0x00080016, 0x00080018})
+_SOP_CLASS_UID = 0x00080016
+_SOP_INSTANCE_UID = 0x00080018
+_UIDS = frozenset({_SOP_CLASS_UID, _SOP_INSTANCE_UID})
 
 
 def _judge(head: bytes, size: int) -> tuple[FileHead | None, bool]:
@@ -198,9 +203,13 @@ def _judge(head: bytes, size: int) -> tuple[FileHead | None, bool]:
     prefix = head[128:132] == b"DICM"
     meta, position = _meta_elements(head, 132 if prefix else 0)
     more = partial and head[position : position + 2] in (b"\x02\x00", b"\x02", b"")
-    declared = uid_text(meta.get(0x0010, b""))
+
+    def text(number: int) -> str:
+        begin, end = meta.get(number, (0, 0))
+        return uid_text(head[begin:end])
+
+    declared = text(0x0010)
     guessed = _checked(declared, head, position, size - position) if declared else _guess(head, position)
-    sop_class, sop_instance = uid_text(meta.get(0x0002, b"")), uid_text(meta.get(0x0003, b""))
     if guessed is None:
         if not prefix and not meta:
             return None, more
@@ -209,19 +218,106 @@ def _judge(head: bytes, size: int) -> tuple[FileHead | None, bool]:
     data: bytes = head[position:]
     if deflated:
         data = inflate_head(data)
-    found, complete = walk(data, explicit=explicit, little=little, stop=max(_UIDS) + 1, wanted=_UIDS)
+    usual = len(head) <= _USUAL
+    found, complete = walk(
+        data, explicit=explicit, little=little, stop=_SOP_INSTANCE_UID + 1, wanted=None if usual else _UIDS
+    )
     more = more or (partial and not complete)
-    in_data_set = [uid_text(found[tag].value) if tag in found else "" for tag in sorted(_UIDS)]
-    if not prefix and not meta and not all(map(safe_uid, in_data_set)):
+    sop_class, sop_instance = (
+        uid_text(found[tag].value) if tag in found else "" for tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID)
+    )
+    if not prefix and not meta and not (safe_uid(sop_class) and safe_uid(sop_instance)):
         return None, more  # anything can look like an element; two good UIDs in their places cannot be chance
+    if usual and prefix and declared and complete and sop_class and sop_instance and not deflated:
+        _Shape.learn(head, str(guessed), sop_class, position, meta, found)
     return FileHead(
         transfer_syntax_uid=str(guessed),
-        sop_class_uid=in_data_set[0] or sop_class,
-        sop_instance_uid=in_data_set[1] or sop_instance,
+        sop_class_uid=sop_class or text(0x0002),
+        sop_instance_uid=sop_instance or text(0x0003),
         data_set_offset=position,
         size=size,
         has_meta=bool(declared),
     ), more
+
+
+#: How many shapes of heads are remembered, and the longest head that one is learnt from, in bytes.
+_SHAPES = 8
+_USUAL = 1 << 16
+
+
+class _Shape:
+    """The elements of a head that was judged, to recognize others that have the same.
+
+    The files of a series begin with the same elements, and their values are as long. So a head is compared with those
+    that were judged before, in one call and but for the values that do not matter. If all the rest is the same, down to
+    the tag behind the SOP Instance UID, a walk over it would find the same, and need not be made.
+    """
+
+    __slots__ = ("_expected", "_layout", "_offset", "_sop_class", "_syntax", "_uid")
+
+    #: The latest, newest first. UIDs that are longer make another shape, so a series has a few of them.
+    known: ClassVar[tuple[_Shape, ...]] = ()
+
+    def __init__(
+        self, head: bytes, syntax: str, sop_class: str, offset: int, uid: slice, ignored: list[tuple[int, int]]
+    ) -> None:
+        self._syntax = syntax
+        self._sop_class = sop_class
+        self._offset = offset
+        self._uid = uid
+        formats = []
+        position = 0
+        for begin, end in sorted(ignored):
+            formats.append(f"{begin - position}s{end - begin}x")
+            position = end
+        self._layout = Struct("".join(formats) + "4s4x")  # the tag behind them, of a header that is all there
+        self._expected = self._layout.unpack_from(head)
+
+    def match(self, head: bytes, size: int) -> FileHead | None:
+        """Return what *head* says, of a file of *size* bytes, if it is of this shape."""
+        layout = self._layout
+        if len(head) < layout.size or layout.unpack_from(head) != self._expected:
+            return None
+        uid = uid_text(head[self._uid])
+        if not uid:
+            return None  # the one of the meta header counts
+        return FileHead(
+            transfer_syntax_uid=self._syntax,
+            sop_class_uid=self._sop_class,
+            sop_instance_uid=uid,
+            data_set_offset=self._offset,
+            size=size,
+            has_meta=True,
+        )
+
+    @classmethod
+    def learn(
+        cls,
+        head: bytes,
+        syntax: str,
+        sop_class: str,
+        offset: int,
+        meta: dict[int, tuple[int, int]],
+        found: dict[int, RawElement],
+    ) -> None:
+        """Remember the shape of a head, unless something that is not compared had a part in how it was judged."""
+        declared = uid_text(head[slice(*meta[0x0010])])
+        last = found[_SOP_INSTANCE_UID]
+        if (
+            head[offset : offset + 2] == b"\x02\x00"  # the meta header broke off, perhaps for how much was read
+            or any(element.offset > last.offset for element in found.values())
+            or any(_checked(declared, head, offset, remaining) != syntax for remaining in (0, UNDEFINED + 8))
+        ):
+            return
+        ignored = [(0, 128)]  # the preamble
+        ignored += [place for number, place in meta.items() if number != 0x0010]
+        for tag, element in found.items():
+            # A value of undefined length, whose bytes were not copied, is compared: it has a structure of its own.
+            if tag != _SOP_CLASS_UID and len(element.value) == element.length:
+                begin = offset + element.offset
+                ignored.append((begin, begin + element.length))
+        uid = slice(offset + last.offset, offset + last.offset + last.length)
+        cls.known = (cls(head, syntax, sop_class, offset, uid, ignored), *cls.known)[:_SHAPES]
 
 
 def size_of(fd: int, path: StrPath) -> int:
@@ -274,6 +370,9 @@ def read_into_at_once(fd: int, buffers: Sequence[bytearray | memoryview], offset
 
 def head_of(fd: int, path: StrPath, size: int, head: bytes, *, wait: bool = True) -> FileHead:
     """Judge a file by its first bytes, reading more of them while that could help."""
+    for shape in _Shape.known:
+        if (known := shape.match(head, size)) is not None:
+            return known
     while True:
         result, more = _judge(head, size)
         if not more or len(head) >= _LAST_READ:

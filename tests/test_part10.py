@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncdicom import sop
+from asyncdicom import _part10, sop
 from asyncdicom.dataset import (
     FileSource,
     part10_head,
@@ -168,6 +168,120 @@ def test_the_head_of_a_deflated_file_is_inflated_and_no_more(tmp_path: Path) -> 
         + deflater.compress(UIDS + b"\xe0\x7f\x10\x00OW\0\0\xff\xff\xff\x7f" + bytes(64 << 20))
     )
     assert read_file_head(path).sop_instance_uid == "1.2"
+
+
+# The head of each file of a series is like that of the others.
+
+BEFORE_UIDS = b"\x08\0\x05\0CS\x0a\0ISO_IR 100\x08\0\x12\0DA\x08\x0020240131"
+LANGUAGE = b"\x08\0\x06\0SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0"
+IMPLICIT_AFTER = b"\x10\x00\x20\x00\x02\0\0\x00AB"
+IMPLICIT_CHARSET = b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100"
+
+
+def _swapped(elements: bytes) -> bytes:
+    """Turn the elements of BEFORE_UIDS and UIDS over to big endian."""
+    out, position = b"", 0
+    while position < len(elements):
+        group, element, length = (elements[position + at : position + at + 2] for at in (0, 2, 6))
+        end = position + 8 + int.from_bytes(length, "little")
+        out += group[::-1] + element[::-1] + elements[position + 4 : position + 6] + length[::-1]
+        out += elements[position + 8 : end]
+        position = end
+    return out
+
+
+#: Heads of which the shape is remembered.
+SHAPES = {
+    "explicit": HEAD + BEFORE_UIDS + UIDS + AFTER,
+    "nothing before the UIDs": HEAD + UIDS + AFTER,
+    "a sequence before them": HEAD + LANGUAGE + BEFORE_UIDS + UIDS + AFTER,
+    "compressed": part10_head("1.9", "1.8", "1.2.840.10008.1.2.4.50") + BEFORE_UIDS + UIDS + AFTER,
+    "implicit": part10_head("1.9", "1.8", sop.IMPLICIT_VR_LITTLE_ENDIAN)
+    + IMPLICIT_CHARSET
+    + IMPLICIT_UIDS
+    + IMPLICIT_AFTER,
+    "big endian": part10_head("1.9", "1.8", sop.EXPLICIT_VR_BIG_ENDIAN)
+    + _swapped(BEFORE_UIDS + UIDS)
+    + b"\0\x08\0\x20DA\0\0",
+    "wrong group length": HEAD[:140] + b"\x01\0\0\0" + HEAD[144:] + UIDS + AFTER,
+}
+
+
+@pytest.fixture
+def _no_shape_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_part10._Shape, "known", ())
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.usefixtures("_no_shape_is_known")
+def test_a_head_is_recognized_only_where_judging_it_gives_the_same(name: str) -> None:
+    head = SHAPES[name]
+    assert _part10._judge(head, 5000)[0] is not None
+    (shape,) = _part10._Shape.known
+    assert shape.match(head, 7000) == _part10._judge(head, 7000)[0]
+    recognized = set()
+    for position in range(len(head)):
+        for byte in {0, 1, 2, 8, 0x18, 0x31, 0x41, 0xFF, head[position] ^ 1, head[position] ^ 2} - {head[position]}:
+            other = head[:position] + bytes((byte,)) + head[position + 1 :]
+            if (match := shape.match(other, 7000)) is not None:
+                recognized.add(position)
+                assert (match, False) == _part10._judge(other, 7000), (position, byte)
+    assert set(range(128)) < recognized  # the preamble and the values
+    for size in range(len(head)):
+        if (match := shape.match(head[:size], 7000)) is not None:
+            assert (match, False) == _part10._judge(head[:size], 7000), size
+
+
+@pytest.mark.usefixtures("_no_shape_is_known")
+def test_the_files_of_a_series_have_one_shape_and_their_own_uids(tmp_path: Path) -> None:
+    for number in range(10, 30):
+        uid = f"1.2.{number}\0"
+        path = tmp_path / str(number)
+        path.write_bytes(
+            part10_head("1.9", uid, EXPLICIT)
+            + BEFORE_UIDS[:-2]
+            + b"%d" % number
+            + b"\x08\0\x16\0UI\x04\x001.5\0\x08\0\x18\0UI\x08\0"
+            + f"{uid:\0<8}".encode()
+            + AFTER
+        )
+        assert read_file_head(path).sop_instance_uid == f"1.2.{number}"
+        assert read_file_head(path).sop_class_uid == "1.5"
+    assert len(_part10._Shape.known) == 1
+
+
+@pytest.mark.usefixtures("_no_shape_is_known")
+def test_few_shapes_are_remembered() -> None:
+    for number in range(40):
+        length = 2 * number
+        before = b"\x08\0\x05\0CS" + length.to_bytes(2, "little") + bytes(length)
+        assert _part10._judge(HEAD + before + UIDS + AFTER, 5000)[0] is not None
+    assert 0 < len(_part10._Shape.known) <= 8
+
+
+NO_SHAPE = {
+    "no preamble": HEAD[132:] + UIDS + AFTER,
+    "explicit declared, implicit in fact": HEAD + IMPLICIT_UIDS + IMPLICIT_AFTER,
+    "implicit declared, explicit in fact": part10_head("1.9", "1.8", sop.IMPLICIT_VR_LITTLE_ENDIAN) + UIDS + AFTER,
+    "nothing behind the UIDs": HEAD + UIDS,
+    "more than is read at first": HEAD + b"\x08\0\x06\0OB\0\0\0\0\x01\0" + bytes(65536) + UIDS + AFTER,
+    "no UIDs": HEAD + AFTER,
+    "an empty UID": HEAD + b"\x08\0\x16\0UI\x04\x001.5\0\x08\0\x18\0UI\0\0" + AFTER,
+    "the UIDs in the wrong order": HEAD + UID_VALUE + b"\x08\0\x16\0UI\x04\x001.5\0" + AFTER,
+    "a meta header that does not end": HEAD + b"\x02\0\x16\0AE\xff\xff" + UIDS + AFTER,
+    "a VR that is a length, too": part10_head("1.9", "1.8", sop.IMPLICIT_VR_LITTLE_ENDIAN)
+    + b"\x08\0\x05\0CS\0\0"
+    + b" " * 0x5343
+    + IMPLICIT_UIDS
+    + IMPLICIT_AFTER,
+}
+
+
+@pytest.mark.parametrize("name", NO_SHAPE)
+@pytest.mark.usefixtures("_no_shape_is_known")
+def test_what_is_unusual_is_judged_each_time(name: str) -> None:
+    _part10._judge(NO_SHAPE[name], len(NO_SHAPE[name]))
+    assert _part10._Shape.known == ()
 
 
 def test_a_missing_file_is_an_oserror(tmp_path: Path) -> None:
