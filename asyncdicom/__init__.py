@@ -51,7 +51,9 @@ _HOMES = {
     "Status": "status",
     "StatusError": "exceptions",
     "StorageNegotiation": "protocol.extended",
+    "StoreMany": "storing",
     "StoreRequest": "requests",
+    "Stored": "storing",
     "Timeouts": "settings",
     "UserIdentity": "settings",
     "cleanup": "cancellation",
@@ -104,7 +106,9 @@ __all__ = [
     "Status",
     "StatusError",
     "StorageNegotiation",
+    "StoreMany",
     "StoreRequest",
+    "Stored",
     "Timeouts",
     "UserIdentity",
     "cleanup",
@@ -157,6 +161,7 @@ if TYPE_CHECKING:
     from .services import Services
     from .settings import Address, Limits, PeerProfile, Timeouts, UserIdentity
     from .status import Category, Status
+    from .storing import Stored, StoreMany
 
 
 def __getattr__(name: str) -> object:

@@ -154,6 +154,7 @@ class Dispatch(Connection):
         self._exchanges: dict[int, Exchange] = {}
         self._operations = 0  # that were begun
         self._last_message_id = 0
+        self._reserved: set[int] = set()  # Message IDs of what is made ready ahead of the window
         self._slot_waiters: deque[Box[None]] = deque()
         self._zombies: set[Exchange] = set()
         self._full: set[Exchange] = set()  # those whose consumer is so slow that nothing more is read
@@ -178,8 +179,10 @@ class Dispatch(Connection):
     def _window(self) -> int:
         return self.negotiated.window.invoked or _UNLIMITED
 
-    async def _open_exchange(self, context: AcceptedContext, expects: type[Message]) -> Exchange:
-        """Wait for a slot of the window and allot a Message ID."""
+    async def _open_exchange(
+        self, context: AcceptedContext, expects: type[Message], message_id: int | None = None
+    ) -> Exchange:
+        """Wait for a slot of the window and allot a Message ID, unless one was reserved."""
         self.check()
         if self._orphans or any(exchange.abandoned for exchange in self._exchanges.values()):
             await self._clean_abandoned()
@@ -191,7 +194,7 @@ class Dispatch(Connection):
             raise LocalProtocolError(
                 f"the peer's profile allows {self.profile.operations} operations on an association: associate again"
             )
-        exchange = Exchange(self._next_message_id(), context, expects)
+        exchange = Exchange(message_id or self._next_message_id(), context, expects)
         self._exchanges[exchange.message_id] = exchange
         self._operations += 1
         return exchange
@@ -233,9 +236,19 @@ class Dispatch(Connection):
         message_id = self._last_message_id
         while True:
             message_id = message_id % 65535 + 1
-            if message_id not in self._exchanges:
+            if message_id not in self._exchanges and message_id not in self._reserved:
                 self._last_message_id = message_id
                 return message_id
+
+    def _reserve_message_id(self) -> int:
+        """Allot a Message ID for a request that is made ready before there is room for it in the window."""
+        message_id = self._next_message_id()
+        self._reserved.add(message_id)
+        return message_id
+
+    def _return_message_id(self, message_id: int) -> None:
+        """Give a reserved Message ID back; the exchange that it was reserved for does so itself when it ends."""
+        self._reserved.discard(message_id)
 
     def _free_slot(self) -> None:
         if self._slot_waiters and len(self._exchanges) < self._window:
@@ -245,6 +258,7 @@ class Dispatch(Connection):
         if self._exchanges.pop(exchange.message_id, None) is not None:
             exchange.done = True
             self._zombies.discard(exchange)
+            self._reserved.discard(exchange.message_id)
             self._not_full(exchange)
             self._free_slot()
 
@@ -352,6 +366,10 @@ class Dispatch(Connection):
                     await self._answer_store(request, instance.verdict)
                 self._orphans.clear()
                 for exchange in [exchange for exchange in self._exchanges.values() if exchange.abandoned]:
+                    if exchange.expects is CStoreRSP:
+                        self._forget(exchange)  # nothing cancels it, and nothing comes but its response
+                        exchange.abandoned = False
+                        continue
                     if self.profile.cancel:
                         await self._send_cancel(exchange)
                     await self._drain(exchange)

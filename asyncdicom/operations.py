@@ -107,7 +107,7 @@ class Exchange(Box["Response | SubOperation"]):
         self.size = 0  # of what waits in the box, in bytes
         self.deadline = math.inf  # when the response is overdue, if nobody waits for it
         self.consumer: object = None  # the task that uses the operation
-        self.operation: weakref.ref[Operation[Any]] | None = None
+        self.operation: weakref.ref[Iteration[Any]] | None = None
 
     def begin(self) -> None:
         """Note that the request is on its way."""

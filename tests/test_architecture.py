@@ -39,6 +39,7 @@ LAYERS = (
     ("responses",),
     ("instances",),
     ("operations", "requests", "forwarding"),
+    ("storing",),
     ("dispatch",),
     ("association",),
     ("client",),

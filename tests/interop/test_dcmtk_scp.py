@@ -94,6 +94,15 @@ async def test_storescp_with_any_maximum_keeps_every_byte(pdu: int, tmp_path: Pa
         peer.check()
 
 
+@pytest.mark.parametrize("window", [1, 16])
+async def test_many_are_stored_one_behind_the_other(window: int, storescp: DcmtkServer) -> None:
+    items = study()
+    async with connect(storescp, storage_contexts(items), async_operations=(window, 1)) as assoc:
+        outcomes = [outcome async for outcome in assoc.store_many(item.path for item in items)]
+    assert [(outcome.what, outcome.error) for outcome in outcomes] == [(item.path, None) for item in items]
+    assert {item.sop_instance_uid: item.data for item in items}.items() <= dict(map(stored, storescp.files())).items()
+
+
 @on_asyncio
 @pytest.mark.parametrize(
     "name", ["MR_small.dcm", "MR_small_bigendian.dcm", "image_dfl.dcm", "liver_expb_1frame.dcm", "examples_palette.dcm"]

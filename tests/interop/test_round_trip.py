@@ -48,6 +48,20 @@ def test_the_material_covers_what_it_should() -> None:
     assert any(len(item.data) % 2 for item in samples())
 
 
+@pytest.mark.parametrize("window", [1, 8])
+async def test_many_arrive_over_one_association(window: int) -> None:
+    archive = Archive()
+    (items, *_) = rounds()
+    async with Server(archive.services(), async_operations=(window, window)) as server:
+        async with asyncdicom.connect(
+            server.addresses[0], contexts=storage_contexts(items), async_operations=(window, 1)
+        ) as assoc:
+            assert assoc.async_operations[0] == window
+            outcomes = [outcome async for outcome in assoc.store_many(item.path for item in items)]
+    assert [(outcome.what, outcome.error) for outcome in outcomes] == [(item.path, None) for item in items]
+    assert archive.data == {item.sop_instance_uid: item.on_the_wire for item in items}
+
+
 async def test_our_client_gets_back_from_our_server_what_it_stored() -> None:
     archive = Archive()
     contexts: list[str | PresentationContext] = [sop.STUDY_ROOT_GET, *storage_contexts(samples())]
