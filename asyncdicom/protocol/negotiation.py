@@ -8,6 +8,10 @@ two give the same :class:`Negotiated`, each from its own side. The rules are tho
 (presentation contexts), PS3.8 D.1 (maximum length) and PS3.7 D.3.3 (everything else), and one principle holds them
 together: nothing is agreed on that was not proposed, whatever the peer answers.
 
+Those who associate mostly do so again and again, with the same proposal and the same answer. So what was made of the last
+ones is remembered: of our own proposals, and of PDUs of a peer that :func:`asyncdicom.protocol.pdu.decode` remembers, which
+are small; never of any with credentials, on either side.
+
 Whom to talk to at all (AE titles, user identity, limits) is decided by whoever calls :func:`answer`, before it.
 """
 
@@ -16,8 +20,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
+from functools import lru_cache
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..exceptions import LocalProtocolError, RemoteProtocolError
 from ..sop import (
@@ -47,6 +52,9 @@ from .pdu import (
     UserInformation,
 )
 from .values import frozen
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
 
 __all__ = [
     "MINIMUM_LENGTH",
@@ -87,7 +95,11 @@ _is_uid = re.compile(r"(?=[0-9.]{1,64}\Z)[0-9]+(?:\.[0-9]+)*").fullmatch
 
 _EMPTY: Mapping[str, bytes] = MappingProxyType({})
 
+#: How many proposals, answers and outcomes are remembered, of each.
+_REMEMBERED = 64
+
 _Item = TypeVar("_Item", RoleSelection, ExtendedNegotiation)
+_Made = TypeVar("_Made")
 
 
 @frozen
@@ -205,6 +217,33 @@ def request(
     :param extended_negotiation: service-class-application-information by SOP class UID (PS3.7 D.3.3.5).
     :raises LocalProtocolError: a value breaks a rule of the standard or does not fit into its field.
     """
+    asked = (
+        called,
+        calling,
+        tuple(contexts),
+        maximum_length,
+        async_operations,
+        tuple((extended_negotiation or _EMPTY).items()),
+        tuple(common_extended_negotiation),
+        user_identity,
+        implementation_class_uid,
+        implementation_version_name,
+    )
+    return _request(*asked) if user_identity is not None else _again(_request_again, *asked)
+
+
+def _request(
+    called: str,
+    calling: str,
+    contexts: tuple[PresentationContext, ...],
+    maximum_length: int,
+    async_operations: tuple[int, int],
+    extended_negotiation: tuple[tuple[str, bytes], ...],
+    common_extended_negotiation: tuple[CommonExtendedNegotiation, ...],
+    user_identity: UserIdentityRQ | None,
+    implementation_class_uid: str,
+    implementation_version_name: str | None,
+) -> AssociateRQ:
     if not 1 <= len(contexts) <= _MOST_CONTEXTS:
         raise LocalProtocolError(f"{len(contexts)} presentation contexts; an association has 1 to {_MOST_CONTEXTS}")
     if maximum_length and maximum_length < MINIMUM_LENGTH:
@@ -216,7 +255,6 @@ def request(
     if user_identity is not None and not 1 <= user_identity.type <= 5:
         raise LocalProtocolError(f"user identity type {user_identity.type}; 1 to 5 are defined")
     invoked, performed = async_operations
-    extended = (extended_negotiation or _EMPTY).items()
     for common in common_extended_negotiation:
         _check_uids(
             (common.sop_class_uid, common.service_class_uid, *common.related_sop_class_uids),
@@ -237,14 +275,17 @@ def request(
             roles=_propose_roles(contexts),
             extended_negotiation=tuple(
                 ExtendedNegotiation(sop_class_uid=_check_uid(uid, "extended negotiation"), information=information)
-                for uid, information in extended
+                for uid, information in extended_negotiation
             ),
-            common_extended_negotiation=tuple(common_extended_negotiation),
+            common_extended_negotiation=common_extended_negotiation,
             user_identity=user_identity,
         ),
     )
     pdu.encode(proposal)  # whatever does not fit into its field is found now, before a connection is made
     return proposal
+
+
+_request_again = lru_cache(_REMEMBERED)(_request)
 
 
 def _propose(context_id: int, context: PresentationContext) -> PresentationContextRQ:
@@ -319,6 +360,32 @@ def answer(
     :param user_identity_response: our response (59H) to an identity that was accepted, sent if the peer asked for one;
         ``None`` is none.
     """
+    asked = (
+        rq,
+        tuple(
+            support(context.abstract_syntax) if _is_uid(context.abstract_syntax) else None
+            for context in rq.presentation_contexts
+        ),
+        maximum_length,
+        async_operations,
+        tuple((extended_negotiation or _EMPTY).items()),
+        user_identity_response,
+        implementation_class_uid,
+        implementation_version_name,
+    )
+    return _again(_answer_again, *asked) if pdu.recurs(rq) else _answer(*asked)
+
+
+def _answer(
+    rq: AssociateRQ,
+    supported: tuple[Support | None, ...],
+    maximum_length: int,
+    async_operations: tuple[int, int],
+    extended_negotiation: tuple[tuple[str, bytes], ...],
+    user_identity_response: bytes | None,
+    implementation_class_uid: str,
+    implementation_version_name: str | None,
+) -> tuple[AssociateAC, Negotiated] | AssociateRJ:
     # A receiver "shall only test that bit 0 is set" (PS3.8 Table 9-11).
     if not rq.protocol_version & 1:
         return _PROTOCOL_VERSION_NOT_SUPPORTED
@@ -327,8 +394,8 @@ def answer(
     peer = rq.user_information
     if not rq.presentation_contexts or 0 < (peer.maximum_length or 0) < MINIMUM_LENGTH:
         return _NO_REASON_GIVEN
-    contexts, roles, classes = _answer_contexts(rq, support)
-    replies = extended_negotiation or _EMPTY
+    contexts, roles, classes = _answer_contexts(rq, supported)
+    replies = dict(extended_negotiation)
     wants_response = peer.user_identity is not None and peer.user_identity.positive_response_requested
     ac = AssociateAC(
         called_ae_title=rq.called_ae_title,
@@ -354,16 +421,18 @@ def answer(
     return ac, _agree(rq, ac, requestor=False)
 
 
+_answer_again = lru_cache(_REMEMBERED)(_answer)
+
+
 def _answer_contexts(
-    rq: AssociateRQ, support: Callable[[str], Support | None]
+    rq: AssociateRQ, supported: Sequence[Support | None]
 ) -> tuple[tuple[PresentationContextAC, ...], tuple[RoleSelection, ...], frozenset[str]]:
     """Return the answer to each proposed context, the roles granted where proposed, and the accepted classes."""
     proposed = _first_by_class(rq.user_information.roles)
     contexts: list[PresentationContextAC] = []
     accepted: dict[str, RoleSelection] = {}
-    for context in rq.presentation_contexts:
+    for context, row in zip(rq.presentation_contexts, supported, strict=True):
         uid = context.abstract_syntax
-        row = support(uid) if _is_uid(uid) else None
         # An answer has one transfer syntax sub-item, also where the context is rejected and it is not significant
         # (PS3.8 Table 9-18): the first proposed one then, for want of a better.
         first = context.transfer_syntaxes[:1]
@@ -442,10 +511,12 @@ def outcome(rq: AssociateRQ, ac: AssociateAC) -> Negotiated:
             f"the acceptor announced a maximum length of {length} bytes, which cannot carry a fragment",
             AbortReason.INVALID_VALUE,
         )
+    if pdu.recurs(ac) and rq.user_information.user_identity is None:
+        return _again(_agree_again, rq, ac, True)
     return _agree(rq, ac, requestor=True)
 
 
-def _agree(rq: AssociateRQ, ac: AssociateAC, *, requestor: bool) -> Negotiated:
+def _agree(rq: AssociateRQ, ac: AssociateAC, requestor: bool) -> Negotiated:
     """Read a request and its answer, the same way on both sides."""
     ours, theirs = rq.user_information, ac.user_information
     peer = theirs if requestor else ours
@@ -473,6 +544,9 @@ def _agree(rq: AssociateRQ, ac: AssociateAC, *, requestor: bool) -> Negotiated:
         called_ae_title=rq.called_ae_title,
         calling_ae_title=rq.calling_ae_title,
     )
+
+
+_agree_again = lru_cache(_REMEMBERED)(_agree)
 
 
 def _agree_contexts(rq: AssociateRQ, ac: AssociateAC) -> tuple[dict[int, AcceptedContext], dict[str, int]]:
@@ -520,6 +594,14 @@ def _agree_window(
 def _least(one: int, other: int) -> int:
     """Return the smaller number of operations, 0 being unlimited and larger than any other."""
     return min(one, other) if one and other else one or other
+
+
+def _again(function: _lru_cache_wrapper[_Made], *arguments: Any) -> _Made:
+    """Call a function that remembers what it returned. A list where a tuple is due does as well, but it could be changed."""
+    try:
+        return function(*arguments)
+    except TypeError:
+        return function.__wrapped__(*arguments)
 
 
 def _first_by_class(items: Iterable[_Item]) -> dict[str, _Item]:

@@ -48,6 +48,7 @@ __all__ = [
     "UserInformation",
     "decode",
     "encode",
+    "recurs",
     "summary",
 ]
 
@@ -191,8 +192,22 @@ class PresentationContextAC:
 # PDUs.
 
 
+class _Associate:
+    """What an A-ASSOCIATE PDU remembers besides its fields; it is neither compared nor copied nor shown.
+
+    :ivar _encoding: what :func:`encode` made of it. It is encoded to see whether it can be, and then to be sent, also by those
+        who propose or answer the same again.
+    :ivar _recurs: whether :func:`decode` gives it again for the same bytes.
+    """
+
+    __slots__ = ("_encoding", "_recurs")
+
+    _encoding: bytes
+    _recurs: bool
+
+
 @frozen
-class AssociateRQ:
+class AssociateRQ(_Associate):
     """A-ASSOCIATE-RQ PDU (01H): PS3.8 Table 9-11.
 
     :ivar application_context: Application Context item (10H, Table 9-12).
@@ -208,7 +223,7 @@ class AssociateRQ:
 
 
 @frozen
-class AssociateAC:
+class AssociateAC(_Associate):
     """A-ASSOCIATE-AC PDU (02H): PS3.8 Table 9-17.
 
     The AE titles are those of the A-ASSOCIATE-RQ sent back; their value "shall not be tested when received".
@@ -751,8 +766,14 @@ def decode(pdu_type: int, body: bytes | memoryview) -> PDU:
         if information.user_identity is None and information.user_identity_response is None:
             if len(_remembered) >= _REMEMBERED_MOST:
                 _remembered.clear()
+            object.__setattr__(known, "_recurs", True)
             _remembered[pdu_type, body] = known
     return known
+
+
+def recurs(pdu: PDU) -> bool:
+    """Tell whether :func:`decode` remembers a PDU: it is small and without credentials, and so is what follows from it."""
+    return getattr(pdu, "_recurs", False)
 
 
 def encode(pdu: PDU) -> bytes:
@@ -761,10 +782,8 @@ def encode(pdu: PDU) -> bytes:
     :raises LocalProtocolError: a value does not fit into its field.
     """
     match pdu:
-        case AssociateRQ():
-            kind, body = 1, _write_associate(pdu)
-        case AssociateAC():
-            kind, body = 2, _write_associate(pdu)
+        case AssociateRQ() | AssociateAC():
+            return _encode_associate(pdu)
         case AssociateRJ():
             kind, body = 3, b"\0" + _pack(Struct(">BBB"), "A-ASSOCIATE-RJ", pdu.result, pdu.source, pdu.reason)
         case DataTF():
@@ -778,6 +797,16 @@ def encode(pdu: PDU) -> bytes:
         case _:
             assert_never(pdu)
     return _HEADER.pack(kind, len(body)) + body
+
+
+def _encode_associate(pdu: AssociateRQ | AssociateAC) -> bytes:
+    try:
+        return pdu._encoding
+    except AttributeError:
+        body = _write_associate(pdu)
+        encoding = _HEADER.pack(1 if isinstance(pdu, AssociateRQ) else 2, len(body)) + body
+        object.__setattr__(pdu, "_encoding", encoding)
+        return encoding
 
 
 # For logs.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import MISSING, Field, FrozenInstanceError
+from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform, overload
 
 __all__ = ["frozen"]
@@ -49,9 +50,8 @@ def _make(cls: type[T], *, kw_only: bool) -> type[T]:
         "__delattr__": _delattr,
         "__getstate__": _getstate,
         "__setstate__": _setstate,
-        "__eq__": _eq,
-        "__hash__": _hash,
         "__repr__": _repr,
+        **_comparison(tuple(field.name for field in fields if field.compare)),
     }
     for name, method in methods.items():
         # Defining __eq__ sets __hash__ to None.
@@ -112,16 +112,17 @@ def _setstate(self: Any, state: list[object]) -> None:
         object.__setattr__(self, field.name, one)
 
 
-def _compared(self: Any) -> tuple[object, ...]:
-    return tuple(getattr(self, field.name) for field in dataclasses.fields(self) if field.compare)
+def _comparison(names: tuple[str, ...]) -> dict[str, object]:
+    """Make ``__eq__`` and ``__hash__``. All fields are got by one call, for what is remembered is found by such values."""
+    values: Callable[[object], object] = attrgetter(*names) if names else type
 
+    def eq(self: object, other: object) -> Any:
+        return values(self) == values(other) if other.__class__ is self.__class__ else NotImplemented
 
-def _eq(self: object, other: object) -> Any:
-    return _compared(self) == _compared(other) if other.__class__ is self.__class__ else NotImplemented
+    def hash_(self: object) -> int:
+        return hash(values(self))
 
-
-def _hash(self: object) -> int:
-    return hash(_compared(self))
+    return {"__eq__": eq, "__hash__": hash_}
 
 
 def _repr(self: Any) -> str:

@@ -672,6 +672,80 @@ def test_an_acceptor_may_announce_any_other_maximum_length(length: int) -> None:
     assert outcome(propose(), ac).maximum_length == length
 
 
+# What is remembered.
+
+
+def test_the_same_proposal_is_made_once() -> None:
+    contexts = [PresentationContext(abstract_syntax=uid) for uid in (ECHO, CT)]
+    assert propose(*contexts) is propose(*[replace(context) for context in contexts])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"called": "ARCHIVE2"},
+        {"calling": "WORKSTATION2"},
+        {"contexts": [PresentationContext(abstract_syntax=CT)]},
+        {"contexts": [PresentationContext(abstract_syntax=ECHO, transfer_syntaxes=(IMPLICIT,))]},
+        {"contexts": [PresentationContext(abstract_syntax=ECHO, scp_role=True)]},
+        {"maximum_length": 0},
+        {"async_operations": (2, 1)},
+        {"extended_negotiation": {FIND: b"\1"}},
+        {"common_extended_negotiation": [CommonExtendedNegotiation(sop_class_uid=CT, service_class_uid=CT)]},
+        {"user_identity": UserIdentityRQ(type=1, primary=b"anna")},
+        {"implementation_class_uid": "1.2.3"},
+        {"implementation_version_name": "OTHER"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_differs_makes_another_proposal(change: dict[str, Any]) -> None:
+    assert encode(propose(**change)) != encode(propose())
+    assert propose(**change) == propose(**change)
+
+
+def test_a_list_of_transfer_syntaxes_counts_as_it_is_when_it_is_proposed() -> None:
+    syntaxes = [EXPLICIT]
+    context = PresentationContext(abstract_syntax=CT, transfer_syntaxes=syntaxes)  # type: ignore[arg-type]
+    assert propose(context).presentation_contexts[0].transfer_syntaxes == (EXPLICIT,)
+    syntaxes.append(JPEG)
+    assert propose(context).presentation_contexts[0].transfer_syntaxes == (EXPLICIT, JPEG)
+
+
+def test_the_same_request_of_a_peer_is_answered_once_while_the_same_is_supported() -> None:
+    rq = decode(1, encode(propose())[6:])
+    assert isinstance(rq, AssociateRQ)
+    ac, agreed = accept(rq)
+    assert accept(rq)[0] is ac
+    assert accept(rq, {})[1].rejected == {ECHO: 3}
+    assert accept(rq, Support(transfer_syntaxes=(IMPLICIT,)))[1].contexts[1].transfer_syntax == IMPLICIT
+    assert accept(rq, Support(transfer_syntaxes=[EXPLICIT]))[1] == agreed  # type: ignore[arg-type]
+    assert accept(rq, maximum_length=0)[0].user_information.maximum_length == 0
+    assert accept(rq)[1] is agreed
+
+
+def test_the_same_outcome_is_read_once() -> None:
+    rq = propose()
+    ac = decode(2, encode(accept(rq)[0])[6:])
+    assert isinstance(ac, AssociateAC)
+    assert outcome(rq, ac) is outcome(rq, ac)
+    assert outcome(propose(called="OTHER"), ac).called_ae_title == "OTHER"
+
+
+def test_nothing_with_credentials_is_remembered() -> None:
+    identity = UserIdentityRQ(type=2, primary=b"anna", secondary=b"s3cret", positive_response_requested=True)
+    rq = propose(user_identity=identity)
+    assert propose(user_identity=identity) is not rq
+    received = decode(1, encode(rq)[6:])
+    assert isinstance(received, AssociateRQ)
+    ac, agreed = accept(received, user_identity_response=b"ticket")
+    assert accept(received, user_identity_response=b"ticket")[0] is not ac
+    answered = decode(2, encode(ac)[6:])
+    assert isinstance(answered, AssociateAC)
+    assert agreed.user_identity_response == b"ticket"
+    assert outcome(rq, answered) is not outcome(rq, answered)
+    assert outcome(rq, answered).user_identity_response == b"ticket"
+
+
 # Time. The bounds are generous; a quadratic algorithm misses them by far.
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import time
 from dataclasses import replace
 from typing import Any
@@ -859,7 +861,20 @@ def test_a_request_that_was_seen_before_decodes_to_the_same_and_one_with_credent
         body = encode(request)[6:]
         assert decode(1, body) == decode(1, body)
     assert decode(1, encode(plain)[6:]) is decode(1, encode(plain)[6:])
+    assert [pdu.recurs(decode(1, encode(request)[6:])) for request in (plain, secret)] == [True, False]
+    assert not pdu.recurs(plain)
     assert not any(b"s3cret" in body for _, body in pdu._remembered)
+
+
+def test_a_request_remembers_its_encoding_and_a_changed_one_has_its_own() -> None:
+    plain = AssociateRQ(called_ae_title="A", calling_ae_title="B", presentation_contexts=(), application_context=None)
+    octets = encode(plain)
+    assert encode(plain) is octets
+    assert plain == replace(plain)
+    assert encode(replace(plain)) == octets
+    assert encode(replace(plain, called_ae_title="C")) == octets.replace(b"A" + b" " * 15, b"C" + b" " * 15)
+    assert encode(copy.copy(plain)) == encode(pickle.loads(pickle.dumps(plain))) == octets
+    assert "encoding" not in repr(plain)
 
 
 def test_no_more_than_a_few_requests_are_remembered() -> None:

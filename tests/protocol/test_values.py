@@ -44,6 +44,11 @@ class Pair:
 
 
 @frozen
+class Empty:
+    """A value without fields."""
+
+
+@frozen
 class Own:
     """A value with methods of its own."""
 
@@ -92,6 +97,9 @@ def test_values_are_equal_by_what_is_compared_and_only_within_a_class() -> None:
     assert Base(name="a") != Derived(name="a")
     assert Base(name="a") != object()
     assert len({Pair(1), Pair(-1), Pair(2)}) == 2
+    assert len({Own(name="a"), Own(name="b"), Own(name="a")}) == 2
+    assert Empty() == Empty()
+    assert len({Empty(), Empty(), Own(name="a")}) == 2
 
 
 def test_what_is_not_to_be_shown_is_not_shown() -> None:
