@@ -23,7 +23,7 @@ from ..exceptions import LocalProtocolError
 from . import pdu
 from .framing import Buffer, ControlPDU, ForeignProtocol, Fragment, Framer
 from .pdu import AbortReason, InvalidPDU
-from .states import ACTIONS, TRANSITIONS, Action, Artim, Indicate, Input, Send, State
+from .states import ACTIONS, TRANSITIONS, Action, Artim, Indicate, Input, Row, Send, State
 from .values import frozen
 
 __all__ = [
@@ -295,10 +295,11 @@ class UpperLayer:
     # The interpreter.
 
     def _local(self, event: Input, body: pdu.PDU | None = None) -> None:
-        action = TRANSITIONS.get((event, self.state))
-        if action is None:
+        cell = _CELLS.get((event, self.state))
+        if cell is None:
             self._refuse(event)
-        self._perform(action, body)
+        action, row, _ = cell
+        self._perform(action, row, body)
 
     def _refuse(self, event: Input) -> NoReturn:
         raise LocalProtocolError(f"{_PRIMITIVES[event]} is not possible in state {self.state.name.title()}")
@@ -311,54 +312,54 @@ class UpperLayer:
         reason: AbortReason = AbortReason.UNEXPECTED_PDU,
         message: str = "",
     ) -> None:
-        action = TRANSITIONS.get((event, self.state))
-        if action is None:
+        cell = _CELLS.get((event, self.state))
+        if cell is None:
             return
-        if not message:
-            message = f"{_PRIMITIVES[event]} in state {self.state.name.title()}"
-        self._perform(action, body, reason, message)
+        action, row, fault = cell
+        self._perform(action, row, body, reason, message or fault)
 
     def _perform(
         self,
         action: Action,
+        row: Row,
         body: pdu.PDU | None = None,
         reason: AbortReason = AbortReason.NOT_SPECIFIED,
         message: str = "",
     ) -> None:
-        row = ACTIONS[action]
-        next_state = row.next
-        send = row.send
-        indicate = row.indicate
+        if row.alternative is not None:
+            row, body = self._choose(action, row, body)
+        if row.send is not None:
+            self._send(row.send, body, reason)
+        if row.indicate is not None:
+            self._indicate(row.indicate, body, action, reason, message)
         artim = row.artim
+        if artim is not None:
+            if artim is Artim.START:
+                self.artim_running = True
+                self.artim_serial += 1
+            else:
+                self.artim_running = False
+        self.state = row.next
+        if message:
+            if action is Action.AA1:
+                # It issues no indication in Sta2, as there is no user yet; whoever owns the connection wants to know why.
+                self._events.append(ProviderAbort(source=0, reason=int(AbortReason.NOT_SPECIFIED), message=message))
+            elif action is Action.AA7:
+                # A peer that answers each A-ABORT with another invalid PDU gets one answer.
+                self._deaf = True
+        if row.close:
+            self._finish()
+
+    def _choose(self, action: Action, row: Row, body: pdu.PDU | None) -> tuple[Row, pdu.PDU | None]:
+        """Return the row of an action with two outcomes that is the case, and what it sends."""
         if action is Action.AE6:
             assert isinstance(body, pdu.AssociateRQ)
             # "if the A-ASSOCIATE-RQ is not acceptable by the service-provider": bit 0 of the protocol version (9.3.2).
             if not body.protocol_version & 1:
-                assert row.alternative is not None
-                next_state = row.alternative
-                body = pdu.AssociateRJ(result=1, source=2, reason=2)
-                send, indicate, artim = Send.ASSOCIATE_RJ, None, Artim.START
-        elif action is Action.AR8 and self.role is Role.ACCEPTOR:
-            assert row.alternative is not None
-            next_state = row.alternative
-        if send is not None:
-            self._send(send, body, reason)
-        if indicate is not None:
-            self._indicate(indicate, body, action, reason, message)
-        elif action is Action.AA1 and message:
-            # AA-1 issues no indication in Sta2, as there is no user yet; whoever owns the connection wants to know why.
-            self._events.append(ProviderAbort(source=0, reason=int(AbortReason.NOT_SPECIFIED), message=message))
-        if artim is Artim.START:
-            self.artim_running = True
-            self.artim_serial += 1
-        elif artim is Artim.STOP:
-            self.artim_running = False
-        self.state = next_state
-        if action is Action.AA7:
-            # A peer that answers each A-ABORT with another invalid PDU gets one answer.
-            self._deaf = True
-        if row.close:
-            self._finish()
+                return _AE6_NOT_ACCEPTABLE, pdu.AssociateRJ(result=1, source=2, reason=2)
+        elif self.role is Role.ACCEPTOR:
+            return _AR8_ACCEPTOR, body
+        return row, body
 
     def _finish(self) -> None:
         self.state = State.STA1
@@ -367,22 +368,19 @@ class UpperLayer:
         self._deaf = True
 
     def _send(self, send: Send, body: pdu.PDU | None, reason: AbortReason) -> None:
-        match send:
-            case Send.ASSOCIATE_RQ:
-                self._outgoing.append(self._request)
-            case Send.ASSOCIATE_AC | Send.ASSOCIATE_RJ:
-                assert body is not None
-                self._outgoing.append(pdu.encode(body))
-            case Send.RELEASE_RQ:
-                self._outgoing.append(pdu.encode(pdu.ReleaseRQ()))
-            case Send.RELEASE_RP:
-                self._outgoing.append(pdu.encode(pdu.ReleaseRP()))
-            case Send.ABORT_USER:
-                self._outgoing.append(pdu.encode(pdu.Abort(source=0, reason=0)))
-            case Send.ABORT_PROVIDER:
-                self._outgoing.append(pdu.encode(pdu.Abort(source=2, reason=int(reason))))
-            case Send.DATA:
-                pass  # send_data() has the buffer
+        encoded = _FIXED.get(send)
+        if encoded is None:
+            match send:
+                case Send.ASSOCIATE_RQ:
+                    encoded = self._request
+                case Send.ASSOCIATE_AC | Send.ASSOCIATE_RJ:
+                    assert body is not None
+                    encoded = pdu.encode(body)
+                case Send.ABORT_PROVIDER:
+                    encoded = pdu.encode(pdu.Abort(source=2, reason=int(reason)))
+                case _:
+                    return  # P-DATA: send_data() has the buffer
+        self._outgoing.append(encoded)
 
     def _indicate(
         self, indicate: Indicate, body: pdu.PDU | None, action: Action, reason: AbortReason, message: str
@@ -434,4 +432,28 @@ _PRIMITIVES = {
     Input.EVT17: "transport connection closed",
     Input.EVT18: "ARTIM timer expiry",
     Input.EVT19: "invalid PDU",
+}
+
+#: The actions that answer a fault of the peer.
+_FAULTS = frozenset({Action.AA1, Action.AA7, Action.AA8})
+
+#: Table 9-10 with the rows of its actions, and which fault of the peer it is that leads there, if it is one.
+_CELLS = {
+    (event, state): (
+        action,
+        ACTIONS[action],
+        f"{_PRIMITIVES[event]} in state {state.name.title()}" if action in _FAULTS else "",
+    )
+    for (event, state), action in TRANSITIONS.items()
+}
+
+# The rows of the actions that have two outcomes, for the other one.
+_AE6_NOT_ACCEPTABLE = Row(send=Send.ASSOCIATE_RJ, artim=Artim.START, next=State.STA13)
+_AR8_ACCEPTOR = Row(indicate=Indicate.RELEASE, next=State.STA10)
+
+#: PDUs without anything that varies.
+_FIXED = {
+    Send.RELEASE_RQ: pdu.encode(pdu.ReleaseRQ()),
+    Send.RELEASE_RP: pdu.encode(pdu.ReleaseRP()),
+    Send.ABORT_USER: pdu.encode(pdu.Abort(source=0, reason=0)),
 }
