@@ -115,7 +115,10 @@ class Writer:
             self._done = last
             self._prefix = bytearray()
             for piece in core.upper_layer.data_to_send():
-                self.started = True
+                if not self.started:
+                    self.started = True
+                    if self._begun is not None:
+                        self._begun()
                 connection._sent = True
                 await connection.transport.send(piece, math.inf if limit is None else now() + limit)
                 recycle(piece)

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import disk, threads
-from .exceptions import DataSetError, LocalProtocolError, NoPresentationContext, StatusError
+from .exceptions import DataSetError, LocalProtocolError, NoPresentationContext, OperationTimeout, StatusError
 from .instances import Instance, PreparedInstance, ReceivedData, SourceOutgoing, prepare
 from .operations import Exchange, Iteration
 from .protocol.commands import CStoreRQ, CStoreRSP, encode
@@ -190,6 +190,11 @@ class _Parcel:
         self.exchange: Exchange | None = None
         self.error: Exception | None = None
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether the first byte of its request went out."""
+        return self.exchange is not None and self.exchange.sent
+
     def close(self) -> None:
         if self.ready is not None:
             self.ready.close()
@@ -199,9 +204,11 @@ class _Parcel:
 class StoreMany(Iteration[Stored]):
     """Instances on their way, one behind the other: yields what became of each, in the order in which they were given.
 
+    A file that breaks off when a part of it was sent takes the association with it; its outcome comes before that of others.
+
     Leaving early, by ``break``, ``aclose()`` or cancelling the task in ``__anext__``, sends no more. The association stays
     intact, unless the message that was just being sent could not be finished; responses that are still to come are
-    discarded, and :attr:`pending` tells what it is not known of whether it was stored.
+    discarded. :attr:`pending` and :attr:`unsent` tell what has no outcome.
     """
 
     _verb = "C-STORE"
@@ -216,11 +223,13 @@ class StoreMany(Iteration[Stored]):
 
     @property
     def pending(self) -> list[Storable]:
-        """What was taken from the iterable and has no outcome yet, in order.
+        """What was sent and has no outcome yet, in order: after an early end nobody knows whether it was stored."""
+        return [parcel.what for parcel in self._parcels() if parcel.was_sent]
 
-        After an early end, be it for an error, these are to be stored again: nobody knows of them whether they were.
-        """
-        return [parcel.what for parcel in self._parcels()]
+    @property
+    def unsent(self) -> list[Storable]:
+        """What was taken from the iterable and was not sent, in order; at most one, and what cannot be sent."""
+        return [parcel.what for parcel in self._parcels() if not parcel.was_sent]
 
     def _parcels(self) -> list[_Parcel]:
         return [*self._under_way, *([self._next] if self._next else ())]
@@ -251,8 +260,12 @@ class StoreMany(Iteration[Stored]):
         while len(under_way) < window and (parcel := self._next or await self._take_next()) is not None:
             if parcel.error is None:
                 await self._send(parcel)
-            under_way.append(parcel)
             self._next = None
+            if parcel.error is not None and self._association.ended:
+                # Its file broke off, and the association with it: no response to the others will come before this.
+                under_way.appendleft(parcel)
+                return
+            under_way.append(parcel)
         if self._next is None and under_way and (first := under_way[0].exchange) is not None and not first.items:
             await self._take_next()
 
@@ -293,10 +306,9 @@ class StoreMany(Iteration[Stored]):
         parcel.exchange = exchange
         try:
             await association._send_request(exchange, ready.message, ready.data)
+        except OperationTimeout:
+            raise
         except (DataSetError, OSError) as exc:
-            # Its file failed. If nothing of it was sent yet, the association is well.
-            if association.ended:
-                raise
             association._forget(exchange)
             parcel.exchange, parcel.error = None, exc
         finally:

@@ -48,6 +48,14 @@ async def store(assoc: asyncdicom.Association) -> object:
     return await assoc.store(ct_instance())
 
 
+async def store_large(assoc: asyncdicom.Association) -> object:
+    return await assoc.store(ct_instance(3 << 20))
+
+
+async def store_many(assoc: asyncdicom.Association) -> object:
+    return [stored async for stored in assoc.store_many([ct_instance(), ct_instance()])]
+
+
 async def n_set(assoc: asyncdicom.Association) -> object:
     return await assoc.n_set(identifier(), sop.MODALITY_PERFORMED_PROCEDURE_STEP, "1.2.3")
 
@@ -56,8 +64,8 @@ async def find(assoc: asyncdicom.Association) -> object:
     return [match async for match in assoc.find(identifier())]
 
 
-UNARY = pytest.mark.parametrize("use", [echo, store, n_set], ids=lambda use: use.__name__)
-EVERY = pytest.mark.parametrize("use", [echo, store, n_set, find], ids=lambda use: use.__name__)
+UNARY = pytest.mark.parametrize("use", [echo, store, store_large, store_many, n_set], ids=lambda use: use.__name__)
+EVERY = pytest.mark.parametrize("use", [echo, store, store_large, store_many, n_set, find], ids=lambda use: use.__name__)
 
 
 @EVERY

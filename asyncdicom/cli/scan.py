@@ -39,6 +39,7 @@ class Found:
 
     path: str
     sop_class_uid: str
+    sop_instance_uid: str
     transfer_syntax_uid: str
     size: int
 
@@ -148,7 +149,8 @@ class Scan:
                 self._add(path, head)
 
     def _add(self, path: str, head: FileHead) -> None:
-        self.files.append(Found(path, head.sop_class_uid, head.transfer_syntax_uid, head.data_set_size))
+        uids = head.sop_class_uid, head.sop_instance_uid, head.transfer_syntax_uid
+        self.files.append(Found(path, *uids, head.data_set_size))
 
 
 def _not_storable(head: FileHead) -> str | None:

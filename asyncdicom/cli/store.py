@@ -13,6 +13,8 @@ examples:
 from __future__ import annotations
 
 import argparse
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -22,9 +24,9 @@ from .outcome import CommandError, Exit
 from .screen import Bar, Screen, amount, counted, size, span
 
 if TYPE_CHECKING:
-    from .. import Association, PresentationContext, Response
-    from .ahead import Item, ReadAhead
+    from .. import Association, Instance, PresentationContext, Response, Stored
     from .interrupt import Interrupt
+    from .queue import Item, Queue
     from .scan import Found, Scan
 
 __all__ = ["add_arguments", "run"]
@@ -145,30 +147,24 @@ class _Sender:
         """
         import anyio
 
-        from .ahead import ReadAhead
+        from .queue import Queue
 
         self._progress = self._tally.bytes_sent
-        ahead = ReadAhead(files, self._advance)
+        queue = Queue(files, self._advance)
         failed: Exception | None = None
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(ahead.run)
 
-                async def work() -> None:
-                    nonlocal failed
-                    try:
-                        await self._work(ahead, contexts, arguments)
-                    except Exception as exc:
-                        # Outside, the task group would wrap it.
-                        failed = failed or exc
-                        tasks.cancel_scope.cancel()
-
-                async with anyio.create_task_group() as workers:
-                    for _ in range(min(self._options.associations, len(files))):
-                        workers.start_soon(work)
+        async def work() -> None:
+            nonlocal failed
+            try:
+                await self._work(queue, contexts, arguments)
+            except Exception as exc:
+                # Outside, the task group would wrap it.
+                failed = failed or exc
                 tasks.cancel_scope.cancel()
-        finally:
-            ahead.close()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(self._options.associations, len(files))):
+                tasks.start_soon(work)
         if failed is not None:
             raise failed
         if self._refused is not None and not self._associated:
@@ -178,7 +174,7 @@ class _Sender:
         self._progress += count
         self._bar.update(self._progress)
 
-    async def _work(self, ahead: ReadAhead, contexts: list[PresentationContext], arguments: dict[str, Any]) -> None:
+    async def _work(self, queue: Queue, contexts: list[PresentationContext], arguments: dict[str, Any]) -> None:
         """Send over one association after the other, until there are no more files."""
         from .associate import associate
 
@@ -193,7 +189,7 @@ class _Sender:
                 ) as association:
                     self._associated = True
                     with self._interrupt.gently():
-                        lost = await self._fill(association, ahead, window)
+                        lost = await self._fill(association, queue)
             except CommandError as exc:
                 if exc.status != Exit.NO_ASSOCIATION:
                     raise
@@ -206,63 +202,47 @@ class _Sender:
             losses = 0 if self._tally.answered > before else losses + 1
             self._screen.error(f"{_words(lost)}{'; associating again' if losses < _MOST_LOSSES else ''}")
 
-    async def _fill(self, association: Association, ahead: ReadAhead, window: int) -> Exception | None:
-        """Keep the association's window full; return why the association was lost, or ``None``."""
-        import anyio
-
-        lost: Exception | None = None
-
-        async def send(item: Item) -> None:
-            nonlocal lost
-            why = await self._send(association, item)
-            if why is None:
-                return
-            lost = lost or why
-            # Whether it came to anything, or to this, nobody knows: it gets another chance.
-            if item.attempts < _MOST_ATTEMPTS:
-                ahead.put_back(item)
-            else:
-                self._fail(item, _words(why))
-
-        async def one_after_the_other() -> None:
-            while lost is None and (item := await ahead.next()) is not None:
-                await send(item)
-
+    async def _fill(self, association: Association, queue: Queue) -> Exception | None:
+        """Send what there is over an association; return why it was lost, or ``None``."""
         # One at a time, so that one that is the reason takes no others with it again.
-        while lost is None and (item := ahead.again()) is not None:
-            await send(item)
-        slots = min(window, association.async_operations[0] or window)
-        if lost is not None or slots == 1:
-            await one_after_the_other()
-            return lost
-        async with anyio.create_task_group() as tasks:
-            for _ in range(slots):
-                tasks.start_soon(one_after_the_other)
-        return lost
+        while (item := queue.again()) is not None:
+            lost = await self._send(association, queue, iter([item]))
+            if lost is not None:
+                return lost
+        return await self._send(association, queue, queue)
 
-    async def _send(self, association: Association, item: Item) -> Exception | None:
-        """Send one file; return why the association was lost, if it was."""
-        from ..exceptions import AssociationError, DicomNetworkError, NoPresentationContext
+    async def _send(self, association: Association, queue: Queue, items: Iterator[Item]) -> Exception | None:
+        """Send files; return why the association was lost, if it was."""
+        from ..exceptions import AssociationError, OperationTimeout, RemoteProtocolError
 
-        if isinstance(item.instance, Exception):
-            self._fail(item, _words(item.instance))
-            return None
-        item.attempts += 1
+        taken: deque[Item] = deque()  # those without an outcome
+        storing = association.store_many(_instances(items, taken))
         try:
-            response = await association.store(item.instance, check=False)
-        except NoPresentationContext as exc:
-            self._fail(item, str(exc))
-        except (AssociationError, DicomNetworkError) as exc:
-            if _is_lost(exc):
-                return exc
-            self._fail(item, _words(exc))
-        except OSError as exc:
-            self._fail(item, _words(exc))
-        else:
-            self._answered(item, response)
-        if item.instance.in_memory:
-            self._advance(item.file.size)
+            async for stored in storing:
+                item = next(item for item in taken if item.instance is stored.what)
+                taken.remove(item)
+                self._done(item, stored)
+        except (AssociationError, OperationTimeout, RemoteProtocolError) as exc:
+            # Whether what was sent came to anything, or to this, nobody knows: each gets another chance.
+            unsent = [id(instance) for instance in storing.unsent]
+            for item in taken:
+                item.attempts += id(item.instance) not in unsent
+                if item.attempts < _MOST_ATTEMPTS:
+                    queue.put_back(item)
+                else:
+                    self._fail(item, _words(exc))
+            return exc
         return None
+
+    def _done(self, item: Item, stored: Stored) -> None:
+        """Count an outcome, and tell what is not as it should be."""
+        response, error = stored.response, stored.error
+        if response is not None:
+            self._answered(item, response)
+        elif error is not None:
+            self._fail(item, _words(error))
+        if not item.watched:
+            self._advance(item.file.size)
 
     def _answered(self, item: Item, response: Response) -> None:
         self._tally.answered += 1
@@ -284,6 +264,13 @@ class _Sender:
         self._screen.error(f"{item.file.path}: {why}")
 
 
+def _instances(items: Iterator[Item], taken: deque[Item]) -> Iterator[str | Instance]:
+    """Give what is to be sent, and note what was taken."""
+    for item in items:
+        taken.append(item)
+        yield item.instance
+
+
 def _words(exc: Exception) -> str:
     from ..exceptions import DataSetError
 
@@ -292,9 +279,3 @@ def _words(exc: Exception) -> str:
     if isinstance(exc, OSError):
         return (exc.strerror or str(exc)).lower()
     return str(exc)
-
-
-def _is_lost(exc: Exception) -> bool:
-    from ..exceptions import AssociationError, OperationTimeout, RemoteProtocolError
-
-    return isinstance(exc, AssociationError | OperationTimeout | RemoteProtocolError)

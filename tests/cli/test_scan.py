@@ -125,7 +125,7 @@ JPEG = sop.JPEG_BASELINE_8BIT
     ],
 )
 def test_each_transfer_syntax_is_a_context_of_its_own(syntaxes: list[str], proposed: list[tuple[str, ...]]) -> None:
-    files = [Found(syntax, sop.CT_IMAGE_STORAGE, syntax, 1) for syntax in syntaxes]
+    files = [Found(syntax, sop.CT_IMAGE_STORAGE, "1.2", syntax, 1) for syntax in syntaxes]
     ((contexts, grouped),) = group(files)
     assert grouped == files
     assert [context.transfer_syntaxes for context in contexts] == proposed
@@ -135,7 +135,7 @@ def test_each_transfer_syntax_is_a_context_of_its_own(syntaxes: list[str], propo
 @pytest.mark.parametrize(("classes", "syntaxes"), [(150, 1), (100, 2), (1, 300), (3, 100)])
 def test_more_than_an_association_takes_is_spread_over_several(classes: int, syntaxes: int) -> None:
     files = [
-        Found(f"{uid}/{syntax}", f"1.2.{uid}", EXPLICIT if not syntax else f"1.3.{syntax}", 1)
+        Found(f"{uid}/{syntax}", f"1.2.{uid}", "1.2", EXPLICIT if not syntax else f"1.3.{syntax}", 1)
         for syntax in range(syntaxes)
         for uid in range(classes)
     ]

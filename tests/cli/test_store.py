@@ -284,6 +284,37 @@ def test_large_files_are_read_while_they_are_sent(tmp_path: Path) -> None:
     assert "sending" in terminal.out
 
 
+@pytest.mark.parametrize("window", [1, 16])
+def test_a_large_file_that_becomes_shorter_while_it_is_sent_is_a_failure_and_the_rest_is_sent(
+    window: int, tmp_path: Path
+) -> None:
+    data = CT.read_bytes()
+    position = data.index(b"\xe0\x7f\x10\x00OW\0\0") + 8
+    size = 64 << 20
+    large = tmp_path / "1-large.dcm"
+    large.write_bytes(data[:position] + size.to_bytes(4, "little"))
+    os.truncate(large, position + 4 + size)
+    for number, item in enumerate(study()):
+        shutil.copy(item.path, tmp_path / f"{number + 2}.dcm")
+    services = Services()
+    received: set[str] = set()
+
+    @services.store("*")
+    async def store(request: StoreRequest) -> None:
+        async for _ in request.iter_data():
+            if request.sop_instance_uid == sample("CT_small.dcm").sop_instance_uid:
+                os.truncate(large, position)
+        received.add(request.sop_instance_uid)
+
+    with serving(services) as (address, _):
+        result = run("store", address, tmp_path, "--window", window)
+    assert result.status == 1
+    assert "Traceback" not in result.err
+    assert f"asyncdicom store: {large}: " in result.err
+    assert received == {item.sop_instance_uid for item in study()}
+    assert "sent 31 of 32 instances" in result.out
+
+
 # A person at a terminal, and one who leaves.
 
 

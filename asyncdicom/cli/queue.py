@@ -1,0 +1,98 @@
+"""The files that are to be sent, for all the associations that send them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+from .. import Instance
+from ..dataset import FileSource
+from ..exceptions import DataSetError
+from .scan import Found
+
+__all__ = ["Item", "Queue"]
+
+#: Bytes of a data set whose progress is worth being shown.
+_LARGE = 1 << 20
+
+
+class Item:
+    """A file to be sent.
+
+    :ivar instance: it, as it is given to ``store_many``.
+    :ivar watched: whether its bytes are counted as they are read.
+    :ivar attempts: how often an association was lost over it.
+    """
+
+    __slots__ = ("attempts", "file", "instance", "watched")
+
+    def __init__(self, file: Found, advance: Callable[[int], None]) -> None:
+        self.file = file
+        self.attempts = 0
+        self.watched = file.size > _LARGE
+        self.instance: str | Instance = file.path
+        if self.watched:
+            uids = file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid
+            self.instance = Instance(*uids, partial(_Watched, file, advance))
+
+
+class Queue:
+    """An iterator over files, for any number of consumers, and a place for those that are to be tried again.
+
+    :param advance: is told the bytes of large files as they are read.
+    """
+
+    def __init__(self, files: Iterable[Found], advance: Callable[[int], None]) -> None:
+        self._files = iter(files)
+        self._advance = advance
+        self._again: deque[Item] = deque()
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        return Item(next(self._files), self._advance)
+
+    def put_back(self, item: Item) -> None:
+        """Give a file back, to be taken by :meth:`again`."""
+        self._again.append(item)
+
+    def again(self) -> Item | None:
+        """Return a file that was given back, or ``None`` if there is none."""
+        return self._again.popleft() if self._again else None
+
+
+class _Watched:
+    """A large file that tells how much of it was read.
+
+    :raises DataSetError: it is another one than was found.
+    """
+
+    def __init__(self, file: Found, advance: Callable[[int], None]) -> None:
+        source = FileSource.open(file.path)
+        head = source.head
+        if (head.sop_class_uid, head.sop_instance_uid, head.transfer_syntax_uid) != (
+            file.sop_class_uid,
+            file.sop_instance_uid,
+            file.transfer_syntax_uid,
+        ):
+            source.close()
+            raise DataSetError("not the DICOM file any more that was found")
+        self._source = source
+        self._advance = advance
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole data set."""
+        return self._source.size
+
+    def read_into(self, views: Sequence[memoryview]) -> int:
+        """Fill *views* one after the other; return the bytes read."""
+        read = self._source.read_into(views)
+        self._advance(read)
+        return read
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
