@@ -131,13 +131,24 @@ def _paths(options: Options) -> list[Path]:
 
 async def _send(association: asyncdicom.Association, paths: Iterator[Path]) -> None:
     """Send files until there are no more, beside others that take from the same iterator."""
+    async for stored in association.store_many(paths):
+        if stored.error is not None:
+            raise stored.error
+
+
+async def _send_each(association: asyncdicom.Association, paths: Iterator[Path]) -> None:
+    """Send files, each by a call of its own that knows nothing of the next."""
     for path in paths:
         await association.store(path)
 
 
 async def _store(options: Options) -> None:
-    """Store files over ``associations`` associations, each with up to ``window`` instances under way."""
+    """Store files over ``associations`` associations, each with up to ``window`` instances under way.
+
+    ``alone``: by calls of ``store`` instead of one of ``store_many``.
+    """
     window, number = options.get("window", 1), options.get("associations", 1)
+    send = _send_each if options.get("alone") else _send
     paths = _paths(options)
     associations: list[asyncdicom.Association] = []
     async with _many([_connect(options, sop.CT_IMAGE_STORAGE, window=window) for _ in range(number)], associations):
@@ -148,13 +159,12 @@ async def _store(options: Options) -> None:
 
         async def work() -> None:
             queue = iter(paths)
-            if window == number == 1:
-                await _send(associations[0], queue)
+            if number == 1:
+                await send(associations[0], queue)
                 return
             async with create_task_group() as tasks:
                 for association in associations:
-                    for _ in range(window):
-                        tasks.start_soon(_send, association, queue)
+                    tasks.start_soon(send, association, queue)
 
         await _measure(work)
 

@@ -65,7 +65,9 @@ async def find(assoc: asyncdicom.Association) -> object:
 
 
 UNARY = pytest.mark.parametrize("use", [echo, store, store_large, store_many, n_set], ids=lambda use: use.__name__)
-EVERY = pytest.mark.parametrize("use", [echo, store, store_large, store_many, n_set, find], ids=lambda use: use.__name__)
+EVERY = pytest.mark.parametrize(
+    "use", [echo, store, store_large, store_many, n_set, find], ids=lambda use: use.__name__
+)
 
 
 @EVERY
