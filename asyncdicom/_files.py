@@ -10,21 +10,28 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import count
 from types import TracebackType
 from typing import Protocol
 
-from ._part10 import FIRST_READ, NOWAIT, OPEN_READ, FileHead, StrPath, head_of, read_at, read_into_at_once, size_of
+from . import disk
+from ._part10 import FIRST_READ, NOWAIT, OPEN_READ, FileHead, StrPath, head_of, read_at, read_into_at_once, status_of
 
 __all__ = ["BytesSource", "FileSink", "FileSource", "Source", "StreamSource", "is_temporary", "save"]
 
 #: Data sets up to this many bytes are read as a whole when they are opened, and no descriptor is kept.
 SMALL = 1 << 20
 
+#: Files up to this many bytes are read with their head in any case: copying them costs less than another system call.
+_WHOLE = 32 << 10
+
 #: How many buffers one system call takes (IOV_MAX on Linux, macOS and the BSDs).
 _IOV_MAX = 1024
 
 _OPEN_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+#: What is written.
+Chunk = bytes | bytearray | memoryview
 
 _TEMPORARY_PREFIX = ".asyncdicom-"
 _TEMPORARY_SUFFIX = ".part"
@@ -115,18 +122,19 @@ class StreamSource:
 class FileSource:
     """The data set of a file, to be read into buffers that are ready to be sent.
 
-    Data sets of at most 1 MiB are read when they are opened, and no descriptor is held.
+    Data sets of at most 1 MiB, or 32 KiB, are read when they are opened, and no descriptor is held.
 
     :ivar head: what the file says about its instance.
     :ivar size: bytes of the data set when it was opened. The file may shrink meanwhile; then less can be read. What is
         appended to it meanwhile is not read.
     """
 
-    def __init__(self, head: FileHead, fd: int, small: BytesSource | None) -> None:
+    def __init__(self, head: FileHead, fd: int, small: BytesSource | None, *, in_memory: bool = False) -> None:
         self.head = head
         self.size: int = head.data_set_size
         self._fd = fd
         self._small = small
+        self._never_waits = in_memory
         self._position = head.data_set_offset
         self._end = head.size
 
@@ -134,7 +142,8 @@ class FileSource:
     def open(cls, path: StrPath, *, preload: bool = True, wait: bool = True) -> FileSource:
         """Open a file and judge its head; see :func:`read_file_head` for what is tolerated.
 
-        :param preload: read small data sets now. Otherwise they are read like others, straight into their place.
+        :param preload: read data sets of up to 1 MiB now. Otherwise only files of up to 32 KiB are, and larger ones are
+            read straight into their place.
         :param wait: wait for the disk, if need be. Otherwise :class:`BlockingIOError` is raised, as far as the system can
             tell; also for a symbolic link, which may lead to another disk.
         :raises DataSetError: it is not a DICOM file.
@@ -143,16 +152,20 @@ class FileSource:
         fd = os.open(path, OPEN_READ) if wait else _open_at_once(path)
         keep = False
         try:
-            size = size_of(fd, path)
+            status = status_of(fd, path)
+            size = status.st_size
+            in_memory = disk.in_memory(status.st_dev)
+            wait = wait or in_memory
             # A small file takes one system call, its head included.
-            first = read_at(fd, size if preload and size <= SMALL + FIRST_READ else FIRST_READ, 0, wait=wait)
-            if len(first) < size and len(first) != FIRST_READ:
+            wanted = size if size <= (SMALL + FIRST_READ if preload else _WHOLE) else FIRST_READ
+            first = read_at(fd, wanted, 0, wait=wait)
+            if len(first) < wanted:
                 size = len(first)  # it shrank since
             head = head_of(fd, path, size, first, wait=wait)
-            if preload and len(first) == size:
+            if len(first) == size:
                 return cls(head, -1, BytesSource(memoryview(first)[head.data_set_offset :]))
             keep = True
-            return cls(head, fd, None)
+            return cls(head, fd, None, in_memory=in_memory)
         finally:
             if not keep:
                 os.close(fd)
@@ -178,26 +191,18 @@ class FileSource:
 
     def _read_into(self, views: Sequence[memoryview], wait: bool) -> int:
         begin = self._position
-        for batch in _batches(views):
-            while batch:
-                left = self._end - self._position
-                wanted = sum(map(len, batch))
-                if wanted > left:
-                    batch = _first_bytes(batch, left)
-                    wanted = left
-                if wanted == 0:
-                    break
-                step = self._read_batch(batch, wait)
-                if step == 0:  # the file has shrunk
-                    return self._position - begin
-                self._position += step
-                if step == wanted:
-                    break
-                batch = _without(batch, step)
+        while views and (left := self._end - self._position):
+            batch = views[:_IOV_MAX]
+            wanted = sum(map(len, batch))
+            step = self._read_batch(batch if wanted <= left else _first_bytes(batch, left), wait)
+            if step == 0 and wanted:  # the file has shrunk
+                break
+            self._position += step
+            views = views[len(batch) :] if step == wanted else _without(views, step)
         return self._position - begin
 
-    def _read_batch(self, batch: list[memoryview], wait: bool) -> int:
-        if not wait and NOWAIT:
+    def _read_batch(self, batch: Sequence[memoryview], wait: bool) -> int:
+        if not wait and NOWAIT and not self._never_waits:
             return read_into_at_once(self._fd, batch, self._position)
         if hasattr(os, "preadv"):
             return os.preadv(self._fd, batch, self._position)
@@ -236,14 +241,7 @@ def _open_at_once(path: StrPath) -> int:
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fspath(path))
 
 
-def _batches(views: Iterable[memoryview]) -> Iterator[list[memoryview]]:
-    """Cut *views* into lists that one system call takes."""
-    iterator = iter(views)
-    while batch := list(islice(iterator, _IOV_MAX)):
-        yield batch
-
-
-def _first_bytes(batch: list[memoryview], size: int) -> list[memoryview]:
+def _first_bytes(batch: Sequence[memoryview], size: int) -> list[memoryview]:
     """Return views of the first *size* bytes of *batch*."""
     first = []
     for view in batch:
@@ -254,25 +252,44 @@ def _first_bytes(batch: list[memoryview], size: int) -> list[memoryview]:
     return first
 
 
-def _without(batch: list[memoryview], size: int) -> list[memoryview]:
-    """Return what is left of *batch* behind its first *size* bytes."""
-    for index, view in enumerate(batch):
-        if size < len(view):
-            return [view[size:], *batch[index + 1 :]]
-        size -= len(view)
+def _without(chunks: Sequence[Chunk], size: int) -> list[memoryview]:
+    """Return views of what is left of *chunks* behind their first *size* bytes."""
+    for index, chunk in enumerate(chunks):
+        if size < len(chunk):
+            return [memoryview(chunk)[size:], *(memoryview(rest) for rest in chunks[index + 1 :])]
+        size -= len(chunk)
     return []
 
 
-def _write_all(fd: int, chunks: Iterable[bytes | bytearray | memoryview]) -> int:
+def _write_all(fd: int, chunks: Sequence[Chunk]) -> int:
     """Write *chunks* whole, many to a system call; return how many bytes that was."""
     total = 0
-    for views in _batches(memoryview(chunk) for chunk in chunks):
-        batch = views
-        while batch:
-            step = os.writev(fd, batch) if hasattr(os, "writev") else os.write(fd, batch[0])
-            total += step
-            batch = _without(batch, step)
+    while chunks:
+        batch = chunks[:_IOV_MAX]
+        step = os.writev(fd, batch) if hasattr(os, "writev") else os.write(fd, batch[0])
+        total += step
+        chunks = chunks[len(batch) :] if step == sum(map(len, batch)) else _without(chunks, step)
     return total
+
+
+class _TemporaryNames:
+    """Names that no other process uses: drawn at random once, then counted, as asking the system each time costs a call."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin another series of names."""
+        self._series = f"{_TEMPORARY_PREFIX}{os.urandom(8).hex()}-"
+        self._count = count()
+
+    def next(self) -> str:
+        return f"{self._series}{next(self._count):x}{_TEMPORARY_SUFFIX}"
+
+
+_names = _TemporaryNames()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_names.renew)  # else parent and child would use the same
 
 
 def is_temporary(name: str) -> bool:
@@ -287,11 +304,13 @@ class FileSink:
     fails, and when the ``with`` block is left without :meth:`commit`, the temporary file is removed.
 
     :ivar path: the name that the file gets.
+    :ivar folder: where that is, see :func:`asyncdicom.disk.folder_of`.
     :ivar size: bytes written so far, the head included.
     """
 
     def __init__(self, path: StrPath, head: bytes = b"") -> None:
         self.path: str = os.fspath(path)
+        self.folder = disk.folder_of(self.path)
         self.size = 0
         self._head = head
         self._fd = -1
@@ -301,19 +320,23 @@ class FileSink:
     def _open(self) -> None:
         if self._done:
             raise ValueError("the sink is closed")
-        if self._fd < 0:
-            name = f"{_TEMPORARY_PREFIX}{os.urandom(8).hex()}{_TEMPORARY_SUFFIX}"
-            temporary = os.path.join(os.path.dirname(self.path), name)
+        temporary = self.folder + _names.next()
+        try:
             self._fd = os.open(temporary, _OPEN_WRITE, 0o666)
-            self._temporary = temporary
+        except FileExistsError:  # a process that forked unnoticed uses the same names, or somebody guessed one
+            _names.renew()
+            temporary = self.folder + _names.next()
+            self._fd = os.open(temporary, _OPEN_WRITE, 0o666)
+        self._temporary = temporary
 
-    def write(self, chunks: Sequence[bytes | bytearray | memoryview]) -> None:
+    def write(self, chunks: Sequence[Chunk]) -> None:
         """Append *chunks*, opening the temporary file at the first call.
 
         :raises OSError: the disk is full, the folder missing or read-only, ...; the temporary file is gone then.
         """
         try:
-            self._open()
+            if self._fd < 0:
+                self._open()
             head, self._head = self._head, b""
             self.size += _write_all(self._fd, [head, *chunks] if head else chunks)
         except BaseException:
@@ -329,8 +352,7 @@ class FileSink:
         :raises OSError: it cannot be; the temporary file is gone then.
         """
         try:
-            self._open()
-            if self._head:
+            if self._head or self._fd < 0:
                 self.write(())
             if sync:
                 os.fsync(self._fd)
@@ -343,7 +365,7 @@ class FileSink:
                 _rename_new(self._temporary, self.path)
             self._temporary = None
             if sync:
-                _sync_folder(os.path.dirname(self.path) or ".")
+                _sync_folder(self.folder or ".")
         except BaseException:
             self.abort()
             raise
@@ -404,7 +426,7 @@ def _sync_folder(folder: str) -> None:
 def save(
     path: StrPath,
     head: bytes,
-    chunks: Sequence[bytes | bytearray | memoryview],
+    chunks: Sequence[Chunk],
     *,
     sync: bool = False,
     replace: bool = True,

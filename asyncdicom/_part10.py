@@ -320,12 +320,12 @@ class _Shape:
         cls.known = (cls(head, syntax, sop_class, offset, uid, ignored), *cls.known)[:_SHAPES]
 
 
-def size_of(fd: int, path: StrPath) -> int:
-    """Return the size of an open file; pipes, devices and sockets have none and hold no instance."""
+def status_of(fd: int, path: StrPath) -> os.stat_result:
+    """Return the status of an open file; pipes, devices and sockets hold no instance."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # reading a folder says what it is
         raise DataSetError(f"not a DICOM file: {os.fspath(path)!r}")
-    return status.st_size
+    return status
 
 
 def read_at(fd: int, size: int, offset: int, *, wait: bool = True) -> bytes:
@@ -397,6 +397,6 @@ def read_file_head(path: StrPath) -> FileHead:
     """
     fd = os.open(path, OPEN_READ)
     try:
-        return head_of(fd, path, size_of(fd, path), read_at(fd, FIRST_READ, 0))
+        return head_of(fd, path, status_of(fd, path).st_size, read_at(fd, FIRST_READ, 0))
     finally:
         os.close(fd)

@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from .exceptions import DataSetError
 from .protocol.dimse import DataSetReceived
+from .protocol.framing import RECEIVE_SIZE
 from .protocol.upper_layer import Pause
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class IncomingDataSet:
         """Whether small pieces may be written in the event loop."""
         return self._connection.limits.inline_file_io
 
-    async def next(self) -> memoryview | None:
-        """Return the next piece, ``None`` at the end.
+    async def gather(self, size: int) -> list[memoryview]:
+        """Return the next piece, and those behind it that are here already until they are *size* bytes; none at the end.
 
         :raises DataSetError: it is longer than ``Limits.data_set``.
         :raises AssociationError: the association ended first.
@@ -72,13 +73,14 @@ class IncomingDataSet:
 
         Cancelling it loses nothing.
         """
-        if self.done:
-            return None
+        pieces: list[memoryview] = []
         connection = self._connection
         core = connection.core
-        while True:
+        while not self.done and size > 0:
             self._streak += 1
             if self._streak >= TURN:
+                if pieces:  # nothing is awaited with them in hand: it could be cancelled
+                    break
                 self._streak = 0
                 await checkpoint()
             event = core.next_event()
@@ -90,27 +92,31 @@ class IncomingDataSet:
                 if self.size > self._limit:
                     self.failed = True
                     raise DataSetError(f"a data set of more than {self._limit} bytes")
-                if len(data) or last:
-                    return data
+                if len(data):
+                    pieces.append(data)
+                    size -= len(data)
             elif event is None:
+                if pieces:
+                    break
                 if connection.ended:
                     self._finish()
                     raise connection.error()
                 await connection.receive_some(math.inf)
             elif type(event) is Pause:
-                await checkpoint()
+                self._streak = TURN
             else:
                 connection.handle(event)
                 if connection.ended:
                     self._finish()
                     await connection.flush_control()
                     raise connection.error()
+        return pieces
 
     async def discard(self) -> None:
         """Read to the end and forget it."""
         self._limit = math.inf
         while not self.done:
-            await self.next()
+            await self.gather(RECEIVE_SIZE)
 
     def _finish(self) -> None:
         if not self.done:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from . import dataset as _dataset
 from . import disk, sop, threads
-from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, part10_head, save
+from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, part10_head
 from .exceptions import DataSetError, LocalProtocolError
 from .identifiers import is_data_set
 from .incoming import IncomingDataSet
@@ -308,25 +308,44 @@ def prepare(
     return prepared
 
 
+@cache
+def _path_class() -> type[Path]:
+    from pathlib import Path  # costs 3 ms, which a program that saves nothing need not pay
+
+    return Path
+
+
 class _Sink:
     """A file sink that is used from worker threads and given up from the event loop's thread."""
 
     def __init__(self, path: str, head: bytes) -> None:
         self._sink = FileSink(path, head)
         self._lock = threading.Lock()
+        self._given_up = False
+        self.folder = self._sink.folder
 
     def write(self, chunks: list[memoryview]) -> None:
-        with self._lock:
-            self._sink.write(chunks)
+        try:
+            with self._lock:
+                self._sink.write(chunks)
+        finally:
+            if self._given_up:
+                self.abort()
 
     def finish(self, chunks: list[memoryview], sync: bool, replace: bool) -> None:
+        self.write(chunks)
         with self._lock:
-            self._sink.write(chunks)
-            self._sink.commit(sync=sync, replace=replace)
+            if not self._given_up:
+                self._sink.commit(sync=sync, replace=replace)
 
     def abort(self) -> None:
-        with self._lock:
-            self._sink.abort()
+        """Leave nothing behind. A call that is in progress is not waited for, and does it when it ends."""
+        self._given_up = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sink.abort()
+            finally:
+                self._lock.release()
 
 
 class _Pieces(AsyncIterator[bytes]):
@@ -370,12 +389,17 @@ class ReceivedData:
         self._begun = True
 
     async def _next(self) -> memoryview | None:
+        pieces = await self._gather(1)
+        return pieces[0] if pieces else None
+
+    async def _gather(self, size: int) -> list[memoryview]:
+        """Return what is next, and at hand, until it is *size* bytes; nothing at the end."""
         if self._incoming is None:
-            return None
+            return []
         if self._expired:
             raise LocalProtocolError("this instance is over: it was valid until the next one was asked for")
         try:
-            return await self._incoming.next()
+            return await self._incoming.gather(size)
         except BaseException as exc:
             # Whoever catches it and goes on has not consumed the instance, and does not want to claim it.
             self.failure = exc
@@ -395,9 +419,9 @@ class ReceivedData:
         :raises AssociationError: the association ended first.
         """
         self._begin()
-        pieces = []
-        while (piece := await self._next()) is not None:
-            pieces.append(piece)
+        pieces: list[memoryview] = []
+        while more := await self._gather(_HOP):
+            pieces += more
         self.consumed = True
         return b"".join(pieces)
 
@@ -433,39 +457,30 @@ class ReceivedData:
         :raises AssociationError: the association ended first.
         """
         self._begin()
-        path = os.fspath(path)
-        head = self.part10_head()
-        folder = os.path.dirname(path)
+        sink = _Sink(os.fspath(path), self.part10_head())
         inline = self._incoming is None or self._incoming.inline_file_io
         pieces: list[memoryview] = []
         size = 0
-        sink: _Sink | None = None
-        write: Callable[[], object]
         try:
-            while (piece := await self._next()) is not None:
-                pieces.append(piece)
-                size += len(piece)
-                if size >= _WRITE and (size >= _HOP or (inline and disk.quick(folder))) and not self._ended():
-                    if sink is None:
-                        sink = _Sink(path, head)
+            while more := await self._gather(disk.AT_ONCE):
+                pieces += more
+                size += sum(map(len, more))
+                if self._ended():
+                    break
+                if size >= _WRITE and (size >= _HOP or (inline and disk.quick(sink.folder))):
                     write = partial(sink.write, pieces)
-                    await disk.run(folder, write if inline and size <= disk.AT_ONCE else None, write)
+                    await disk.run(sink.folder, write if inline and size <= disk.AT_ONCE else None, write)
                     pieces = []
                     size = 0
-            if sink is None:
-                write = partial(save, path, head, pieces, sync=sync, replace=replace)
-            else:
-                write = partial(sink.finish, pieces, sync, replace)
-            await disk.run(folder, write if inline and size <= disk.AT_ONCE and not sync else None, write)
+            finish = partial(sink.finish, pieces, sync, replace)
+            await disk.run(sink.folder, finish if inline and size <= disk.AT_ONCE and not sync else None, finish)
         except BaseException as exc:
             self.failure = exc
-            if sink is not None:
-                sink.abort()
+            sink.abort()
             raise
         self.consumed = True
-        from pathlib import Path  # costs 3 ms, which a program that saves nothing need not pay
-
-        return Path(path)
+        of_paths = _path_class()
+        return path if isinstance(path, of_paths) else of_paths(path)
 
     def _ended(self) -> bool:
         return self._incoming is None or self._incoming.done

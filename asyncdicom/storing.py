@@ -154,7 +154,7 @@ async def _prepared(
 ) -> tuple[PreparedInstance, str | None]:
     """Prepare an instance where that blocks nobody; return it, and the folder of its file."""
     path = what if isinstance(what, str | os.PathLike) else what.path if isinstance(what, Instance) else None
-    folder = None if path is None or not limits.inline_file_io else os.path.dirname(path)
+    folder = None if path is None or not limits.inline_file_io else disk.folder_of(path)
     if folder is not None:
         return await disk.run(folder, partial(ready, wait=False), ready, PreparedInstance.close), folder
     if isinstance(what, Instance) and what.in_memory:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -123,6 +124,55 @@ def test_a_file_in_memory_is_read_without_waiting(tmp_path: Path, size: int) -> 
         assert buffer == body
 
 
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [("a.dcm", ""), ("./a.dcm", "./"), ("x/y/a.dcm", "x/y/"), ("/a.dcm", "/"), (Path("/x/a.dcm"), "/x/"), ("x/", "x/")],
+)
+@pytest.mark.skipif(os.sep != "/", reason="the paths are those of POSIX")
+def test_the_folder_of_a_file_is_what_comes_before_its_name(path: str | Path, folder: str) -> None:
+    assert disk.folder_of(path) == folder
+
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT") or not os.access(_SHARED_MEMORY, os.W_OK), reason="needs /dev/shm")
+@pytest.mark.parametrize("size", [1000, 100_000])
+async def test_a_file_system_that_is_memory_is_not_asked_for_what_it_refuses(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags: set[int] = set()
+    preadv = os.preadv
+
+    def watched(fd: int, buffers: list[memoryview], offset: int, flag: int = 0) -> int:
+        flags.add(flag)
+        return preadv(fd, buffers, offset, flag)
+
+    monkeypatch.setattr(os, "preadv", watched)
+    with TemporaryDirectory(dir=_SHARED_MEMORY) as folder:
+        path = Path(folder) / "a.dcm"
+        body = _write(path, size)
+
+        def read() -> bytearray:
+            buffer = bytearray(len(body))
+            with FileSource.open(path, preload=False, wait=False) as source:
+                assert source.read_into([memoryview(buffer)], wait=False) == len(body)
+            return buffer
+
+        assert read() == body
+        assert os.RWF_NOWAIT in flags  # nothing is known of the device
+        await disk.run(disk.folder_of(path), None, _where)
+        if not disk.in_memory(path.stat().st_dev):
+            pytest.skip("/dev/shm is not in memory")
+        flags.clear()
+        assert read() == body
+        assert flags <= {0}
+
+
+def test_a_device_of_which_nothing_is_known_is_not_taken_for_memory(tmp_path: Path) -> None:
+    assert not disk.in_memory(tmp_path.stat().st_dev)
+
+
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="needs O_NOFOLLOW")
 def test_a_symbolic_link_is_not_followed_without_waiting(tmp_path: Path) -> None:
     _write(tmp_path / "a.dcm", 10)
@@ -192,4 +242,4 @@ async def test_an_application_can_keep_all_file_io_out_of_the_event_loop(
         monkeypatch.setattr(os, "writev", watched_writev)
         await association.store(source / "a.dcm")
     assert (target / f"{_UID}.dcm").read_bytes().endswith(body)
-    assert (here in at) == (inline and disk.quick(str(source)))
+    assert (here in at) == (inline and disk.quick(disk.folder_of(source / "a.dcm")))

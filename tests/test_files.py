@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from asyncdicom import _files
 from asyncdicom.dataset import (
     BytesSource,
     FileSink,
@@ -167,6 +169,69 @@ def test_many_chunks_are_written_in_order(tmp_path: Path, views: int) -> None:
     chunks = [numbered(4 * i % 97) for i in range(views)]
     assert save(tmp_path / "file", HEAD, chunks, sync=True) == len(HEAD + b"".join(chunks))
     assert (tmp_path / "file").read_bytes() == HEAD + b"".join(chunks)
+
+
+@pytest.mark.skipif(not hasattr(os, "writev"), reason="needs writev")
+def test_what_the_system_does_not_take_at_once_is_written_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writev = os.writev
+    monkeypatch.setattr(os, "writev", lambda fd, chunks: writev(fd, [b"".join(chunks)[:700]]))
+    chunks: list[bytes | bytearray | memoryview] = [
+        numbered(300),
+        b"",
+        bytearray(numbered(1000)),
+        memoryview(numbered(999)),
+    ]
+    save(tmp_path / "file", HEAD, chunks)
+    assert (tmp_path / "file").read_bytes() == HEAD + b"".join(chunks)
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs preadv")
+def test_what_the_system_does_not_give_at_once_is_read_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = UIDS + b"\xe0\x7f\x10\x00OB\0\0\0\0\x20\0" + numbered(2 << 20)
+    path = tmp_path / "file"
+    path.write_bytes(HEAD + data)
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, offset: preadv(fd, [views[0][:99_999]], offset))
+    with FileSource.open(path) as source:
+        assert read_all(source, 700_000) == data
+
+
+def test_the_temporary_files_of_many_sinks_have_names_of_their_own(tmp_path: Path) -> None:
+    sinks = [FileSink(tmp_path / "file", HEAD) for _ in range(20)]
+    for sink in sinks:
+        sink.write([b"abc"])
+    assert len(list(tmp_path.iterdir())) == 20
+    assert all(is_temporary(path.name) for path in tmp_path.iterdir())
+    for sink in sinks:
+        sink.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_file_of_somebody_else_is_never_written_to(tmp_path: Path) -> None:
+    taken = tmp_path / f"{_files._names._series}0.part"
+    taken.symlink_to(tmp_path / "elsewhere")
+    _files._names._count = itertools.count()
+    save(tmp_path / "file", HEAD, [b"abc"])
+    assert sorted(tmp_path.iterdir()) == sorted([taken, tmp_path / "file"])
+    assert (tmp_path / "file").read_bytes() == HEAD + b"abc"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_uses_other_names() -> None:
+    before = _files._names._series
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, _files._names._series.encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="ascii") as pipe:
+        assert pipe.read() != before
+    os.waitpid(child, 0)
+    assert _files._names._series == before
 
 
 def test_nothing_is_left_when_a_sink_is_abandoned(tmp_path: Path) -> None:

@@ -77,12 +77,13 @@ class Taken:
                 self.done.set()
 
     @classmethod
-    def whole(cls) -> Taken:
-        """Take one piece after the other, to the end."""
+    def whole(cls, size: int = 1) -> Taken:
+        """Take one piece after the other, to the end; or those that are at hand until they are *size* bytes."""
 
         async def take(incoming: IncomingDataSet) -> None:
-            while (piece := await incoming.next()) is not None:
-                taken.pieces.append(bytes(piece))
+            while pieces := await incoming.gather(size):
+                assert len(pieces) == 1 or sum(map(len, pieces[:-1])) < size
+                taken.pieces.extend(map(bytes, pieces))
 
         taken = cls(take)
         return taken
@@ -90,8 +91,9 @@ class Taken:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("fragment", [2, 100, 16_384])
-async def test_the_pieces_of_a_data_set_are_all_of_it(fragment: int) -> None:
-    taken = Taken.whole()
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+async def test_the_pieces_of_a_data_set_are_all_of_it(fragment: int, size: int) -> None:
+    taken = Taken.whole(size)
     async with served(taken.services) as peer:
         await peer.send(store(fragment=fragment))
         assert (await peer.expect_message(C_STORE_RSP)).status == 0
@@ -99,11 +101,12 @@ async def test_the_pieces_of_a_data_set_are_all_of_it(fragment: int) -> None:
     assert b"".join(taken.pieces) == DATA
     assert taken.incoming is not None
     assert (taken.incoming.size, taken.incoming.done, taken.incoming.failed) == (len(DATA), True, False)
-    assert await taken.incoming.next() is None
+    assert await taken.incoming.gather(size) == []
 
 
 @pytest.mark.anyio
-async def test_cancelling_who_takes_the_next_piece_loses_nothing() -> None:
+@pytest.mark.parametrize("size", [1, 1 << 20])
+async def test_cancelling_who_takes_the_next_piece_loses_nothing(size: int) -> None:
     pdus = store(fragment=1000)
     middle = len(pdus) - 1500
     pieces: list[bytes] = []
@@ -119,12 +122,12 @@ async def test_cancelling_who_takes_the_next_piece_loses_nothing() -> None:
                     scope.cancel()
 
                 tasks.start_soon(cancel)
-                while (piece := await incoming.next()) is not None:
-                    pieces.append(bytes(piece))
+                while some := await incoming.gather(size):
+                    pieces.extend(map(bytes, some))
         cancelled.append(scope.cancelled_caught)
         resumed.set()
-        while (piece := await incoming.next()) is not None:
-            pieces.append(bytes(piece))
+        while some := await incoming.gather(size):
+            pieces.extend(map(bytes, some))
 
     resumed = anyio.Event()
     taken = Taken(take)
@@ -141,9 +144,29 @@ async def test_cancelling_who_takes_the_next_piece_loses_nothing() -> None:
 
 
 @pytest.mark.anyio
+async def test_what_is_at_hand_is_gathered_and_not_waited_for_more() -> None:
+    pdus = store(fragment=1000)
+    gathered: list[int] = []
+    first = anyio.Event()
+
+    async def take(incoming: IncomingDataSet) -> None:
+        while pieces := await incoming.gather(1 << 20):
+            gathered.append(sum(map(len, pieces)))
+            first.set()
+
+    async with served(Taken(take).services) as peer:
+        await peer.send(pdus[:-500])
+        await first.wait()
+        await peer.send(pdus[-500:])
+        assert (await peer.expect_message(C_STORE_RSP)).status == 0
+        await peer.release()
+    assert gathered == [len(DATA) - 488, 488]  # the header of the last PDU takes 12 bytes
+
+
+@pytest.mark.anyio
 async def test_what_is_discarded_leaves_the_association_usable() -> None:
     async def discard(incoming: IncomingDataSet) -> None:
-        assert await incoming.next() is not None
+        assert await incoming.gather(1)
         await incoming.discard()
 
     taken = Taken(discard)
@@ -201,7 +224,8 @@ async def test_a_peer_that_sends_no_more_is_not_waited_for() -> None:
 
 
 @pytest.mark.anyio
-async def test_others_get_their_turn_while_many_pieces_are_here() -> None:
+@pytest.mark.parametrize("size", [1, 1 << 20])
+async def test_others_get_their_turn_while_many_pieces_are_here(size: int) -> None:
     turns = 0
     seen: list[int] = []
 
@@ -214,7 +238,7 @@ async def test_others_get_their_turn_while_many_pieces_are_here() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(count)
-            while await incoming.next() is not None:
+            while await incoming.gather(size):
                 seen.append(turns)
             tasks.cancel_scope.cancel()
 

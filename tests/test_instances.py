@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pydicom
 import pytest
 
 import asyncdicom
-from asyncdicom import Instance, sop
+from asyncdicom import Instance, sop, threads
 from asyncdicom.dataset import BytesSource, FileSource
 from asyncdicom.instances import ReceivedInstance, SourceOutgoing, prepare
 from asyncdicom.protocol.negotiation import AcceptedContext
@@ -177,12 +179,12 @@ class Hanging:
         self.hangs = anyio.Event()
         self._begun = False
 
-    async def next(self) -> memoryview:
+    async def gather(self, size: int) -> list[memoryview]:
         if self._begun:
             self.hangs.set()
             await anyio.sleep_forever()
         self._begun = True
-        return memoryview(bytes(2 << 20))
+        return [memoryview(bytes(2 << 20))]
 
     async def discard(self) -> None:
         pass
@@ -220,6 +222,50 @@ async def test_a_saved_file_is_a_part_10_file_of_what_came(size: int, sync: bool
     assert str(meta.TransferSyntaxUID) == sop.EXPLICIT_VR_LITTLE_ENDIAN
     assert meta.SourceApplicationEntityTitle == "PEER"
     assert os.listdir(tmp_path) == ["saved.dcm"]
+
+
+@pytest.mark.anyio
+async def test_a_path_is_given_back_as_it_came(tmp_path: Path) -> None:
+    path = tmp_path / "saved.dcm"
+    assert await received().save(path) is path
+    assert type(await received().save(os.fspath(path))) is type(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "writev"), reason="needs writev")
+@pytest.mark.parametrize("size", [1000, SIZE])
+def test_who_is_cancelled_while_the_disk_hangs_does_not_wait_for_it_and_leaves_nothing(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, goes_on, removed = threading.Event(), threading.Event(), threading.Event()
+    writev, unlink = os.writev, os.unlink
+
+    def hanging(fd: int, chunks: list[bytes]) -> int:
+        writes.set()
+        assert goes_on.wait(10)
+        return writev(fd, chunks)
+
+    def watched(path: str) -> None:
+        unlink(path)
+        removed.set()
+
+    async def main() -> None:
+        threads.hold()
+        instance = received(size)
+        saving = asyncio.create_task(instance.save(tmp_path / "saved.dcm"))
+        await asyncio.to_thread(writes.wait, 10)
+        saving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await saving
+        assert not goes_on.is_set()
+        goes_on.set()
+        await asyncio.to_thread(removed.wait, 10)
+        assert os.listdir(tmp_path) == []
+        assert not instance.consumed
+        threads.release()
+
+    monkeypatch.setattr(os, "writev", hanging)
+    monkeypatch.setattr(os, "unlink", watched)
+    asyncio.run(main())
 
 
 @pytest.mark.anyio

@@ -77,9 +77,9 @@ class _Pieces:
         self.failed = False
         self.size = 0
 
-    async def next(self) -> memoryview | None:
+    async def gather(self, size: int) -> list[memoryview]:
         if self.done:
-            return None
+            return []
         end = min(len(self._data), self.size + self._piece)
         if end == len(self._data) and self._error is not None:
             self.done = self.failed = True
@@ -87,7 +87,7 @@ class _Pieces:
         found = self._data[self.size : end]
         self.size = end
         self.done = end == len(self._data)
-        return found
+        return [found]  # whatever size: the next one comes later
 
     async def discard(self) -> None:
         self.done = True
