@@ -240,7 +240,7 @@ class PreparedInstance:
         left = size + size % 2  # a NUL byte makes it even
         buffers: list[memoryview] = []
         while left or not buffers:
-            take = min(left, layout.buffer_payload)
+            take = layout.portion(left)
             left -= take
             buffer, gaps = layout.place(context_id, take, last=not left, prefix=prefix)
             if read(gaps) != take - (size % 2 if not left else 0):

@@ -132,7 +132,7 @@ class Writer:
         layout = self._connection.core.layout
         size = self._source.size
         if size is not None:
-            take = min(size, layout.buffer_payload)
+            take = layout.portion(size)
             buffer, gaps = layout.place(self._context_id, take, last=take == size, prefix=self._prefix)
             await self._source.fill_gaps(gaps)
             return buffer, take == size

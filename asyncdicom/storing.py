@@ -109,7 +109,7 @@ class _Ready:
         prefix = layout.command(context_id, encode(self.message, has_data_set=True))
         buffers: list[memoryview] = []
         while left := source.size:
-            take = min(left, layout.buffer_payload)
+            take = layout.portion(left)
             buffer, gaps = layout.place(context_id, take, last=take == left, prefix=prefix)
             await source.fill_gaps(gaps)
             buffers.append(buffer)

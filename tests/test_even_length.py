@@ -60,7 +60,7 @@ async def test_an_odd_data_set_ends_with_a_nul_byte(
             piece, last = await outgoing.fill(layout.buffer_payload)
             sent += piece or b""
         else:
-            take = min(left, layout.buffer_payload)
+            take = layout.portion(left)
             last = take == left
             buffer = bytearray(b"\xff" * take)
             await outgoing.fill_gaps([memoryview(buffer)])

@@ -8,9 +8,9 @@ never collected: its header and the headers of its presentation data values are 
 depend on the size of the peer's PDUs, and nothing is copied. No length field ever leads to an allocation.
 
 *Out.* A message is laid out with its headers in place, one presentation data value per PDU, in buffers of at most
-:data:`SEND_SIZE` bytes that hold several PDUs; the payload is read *into* its place between the headers. The PDUs are a
-little shorter than the peer's maximum where one more of them then fits into a buffer: with a maximum of 128 KiB, two
-instead of one.
+:data:`SEND_SIZE` bytes that hold several PDUs, the last of them with a short rest behind them; the payload is read *into*
+its place between the headers. The PDUs are a little shorter than the peer's maximum where one more of them then fits into a
+buffer: with a maximum of 128 KiB, two instead of one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .pdu import AbortReason, InvalidPDU
 __all__ = [
     "COMMAND_SIZE",
     "RECEIVE_SIZE",
+    "REST_SIZE",
     "SEND_SIZE",
     "Buffer",
     "ControlPDU",
@@ -41,6 +42,9 @@ Buffer = bytes | bytearray | memoryview
 RECEIVE_SIZE = 256 * 1024
 #: Most bytes in one buffer to send; one write per buffer, not one per PDU.
 SEND_SIZE = 256 * 1024
+#: What the last buffer of a data set may hold more: a buffer of its own for a short rest costs a read of the file, a write,
+#: and another turn of the peer.
+REST_SIZE = 16 * 1024
 #: What a buffer leaves of that to the PDUs of a command set in front of its payload; hardly any command set needs more.
 COMMAND_SIZE = 1024
 #: The variable field of our P-DATA-TF PDUs when the peer announced no maximum (0, PS3.8 D.1).
@@ -293,24 +297,25 @@ class Framer:
 
 #: Buffers that were sent and can be filled again: new ones cost more than filling them. There are never more.
 _SPARE = 8
+_SPARE_SIZE = SEND_SIZE + REST_SIZE
 _spare: list[bytearray] = []
 
 
 def _buffer(size: int) -> memoryview:
     """Return a buffer with any content."""
-    if not SEND_SIZE >= size > SEND_SIZE // 4:
+    if not _SPARE_SIZE >= size > SEND_SIZE // 4:
         return memoryview(bytearray(size))
     try:
         return memoryview(_spare.pop())[:size]
     except IndexError:
-        return memoryview(bytearray(SEND_SIZE))[:size]
+        return memoryview(bytearray(_SPARE_SIZE))[:size]
 
 
 def recycle(buffer: Buffer) -> None:
     """Let a buffer of :meth:`Layout.place` be used again, once all of it was sent and nobody looks at it any more."""
     if isinstance(buffer, memoryview) and len(_spare) < _SPARE:
         whole = buffer.obj
-        if isinstance(whole, bytearray) and len(whole) == SEND_SIZE:
+        if isinstance(whole, bytearray) and len(whole) == _SPARE_SIZE:
             _spare.append(whole)
 
 
@@ -319,9 +324,11 @@ class Layout:
 
     :param maximum_length: the variable field's maximum that the peer announced, in bytes: 0 (unlimited), or 8 and more,
         as less cannot carry anything.
+    :ivar payload: payload bytes of a PDU.
+    :ivar buffer_payload: those of a buffer: :data:`SEND_SIZE` less the headers and :data:`COMMAND_SIZE`.
     """
 
-    __slots__ = ("_per_buffer", "payload")
+    __slots__ = ("_longest", "buffer_payload", "payload")
 
     def __init__(self, maximum_length: int) -> None:
         space = SEND_SIZE - COMMAND_SIZE
@@ -329,16 +336,18 @@ class Layout:
         count = space // longest
         # PDUs as long as the peer takes or, if that makes more of a buffer, one more of them. Each has 12 bytes of
         # headers, and "the fragment shall be of an even number of bytes" (PS3.8 Table 9-23).
-        self.payload, self._per_buffer = max(
+        self.payload, count = max(
             ((longest - 12) & ~1, count),
             ((space // (count + 1) - 12) & ~1, count + 1),
             key=lambda choice: choice[0] * choice[1],
         )
+        self.buffer_payload = count * self.payload
+        rest = max(REST_SIZE // (self.payload + 12) * self.payload, min(REST_SIZE - 12, self.payload))
+        self._longest = self.buffer_payload + rest
 
-    @property
-    def buffer_payload(self) -> int:
-        """Payload bytes that one buffer holds: :data:`SEND_SIZE` less the headers and :data:`COMMAND_SIZE`."""
-        return self._per_buffer * self.payload
+    def portion(self, left: int) -> int:
+        """Return how many of the *left* bytes of a data set go into the next buffer: as many as it holds, or all of them."""
+        return self.buffer_payload if left > self._longest else left
 
     def command(self, context_id: int, command: bytes) -> bytearray:
         """Return the PDUs of a command set."""
@@ -364,11 +373,10 @@ class Layout:
     ) -> tuple[memoryview, list[memoryview]]:
         """Return a buffer with the headers for ``size`` bytes of a data set in place, and the gaps to fill, in order.
 
-        :param size: payload bytes, not more than :attr:`buffer_payload` and, unless ``last``, a multiple of
-            :attr:`payload`.
+        :param size: payload bytes, as :meth:`portion` gives them; unless ``last``, a multiple of :attr:`payload`.
         :param last: whether the data set ends with them.
-        :param prefix: bytes to put in front: the command's PDUs. Only more than :data:`COMMAND_SIZE` of them make the
-            buffer longer than :data:`SEND_SIZE`.
+        :param prefix: bytes to put in front: the command's PDUs. Only more than :data:`COMMAND_SIZE` of them, and a
+            rest, make the buffer longer than :data:`SEND_SIZE`.
         """
         payload = self.payload
         count = max(1, -(-size // payload))
@@ -392,11 +400,10 @@ class Layout:
     ) -> Iterator[memoryview]:
         """Yield the buffers of a data set that is in memory, ``prefix`` in front of the first."""
         view = memoryview(data_set)
-        step = self.buffer_payload
         size = len(view)
         start = 0
         while True:
-            end = min(size, start + step)
+            end = start + self.portion(size - start)
             buffer, gaps = self.place(context_id, end - start, last=end == size, prefix=prefix)
             for gap in gaps:
                 gap[:] = view[start : start + len(gap)]

@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 from asyncdicom.protocol.framing import (
     COMMAND_SIZE,
     RECEIVE_SIZE,
+    REST_SIZE,
     SEND_SIZE,
     ControlPDU,
     ForeignProtocol,
     Fragment,
     Framer,
     Layout,
+    _spare,
+    recycle,
 )
 from asyncdicom.protocol.pdu import AbortReason, InvalidPDU
 
@@ -546,12 +549,14 @@ def test_messages_keep_to_the_peers_maximum_and_come_back_whole(maximum: int) ->
     full = layout.buffer_payload
     sizes = {0, 2, layout.payload, layout.payload + 2, *(2 * chosen.randrange(2_000) for _ in range(3))}
     if maximum == 0 or maximum > 10_000:
-        sizes |= {full - 2, full, full + 2, 2 * full + layout.payload + 2}
+        sizes |= {full - 2, full, full + 2, full + REST_SIZE, 2 * full + layout.payload + 2, 3 * full + 1000}
     for size in sizes:
         command_set, data_set = chosen.randbytes(120), chosen.randbytes(size)
         prefix = layout.command(7, command_set)
         buffers = list(layout.buffers(7, data_set, prefix=prefix))
-        assert all(len(buffer) <= SEND_SIZE + max(0, len(prefix) - COMMAND_SIZE) for buffer in buffers)
+        most = SEND_SIZE + max(0, len(prefix) - COMMAND_SIZE)
+        assert all(len(buffer) <= most for buffer in buffers[:-1])
+        assert len(buffers[-1]) <= most + REST_SIZE
         stream = b"".join(buffers)
         for length, context_id, control, fragment in read_pdus(stream):
             assert context_id == 7
@@ -578,6 +583,34 @@ def test_every_maximum_from_8_on_is_kept() -> None:
 def test_buffers_are_filled_whatever_the_peers_maximum_is(maximum: int) -> None:
     first, *_ = Layout(maximum).buffers(1, bytes(1 << 20))
     assert SEND_SIZE - 2 * COMMAND_SIZE <= len(first) <= SEND_SIZE
+
+
+@pytest.mark.parametrize("maximum", [8, 100, 1000, 10_000, 16_384, 16_394, 32_768, 131_072, 0])
+def test_a_short_rest_goes_along_with_the_last_buffer(maximum: int) -> None:
+    layout = Layout(maximum)
+    full = layout.buffer_payload
+    most = next(size for size in range(full + REST_SIZE, full, -2) if layout.portion(size) == size)
+    assert layout.portion(full) == full
+    assert layout.portion(most + 2) == full
+    buffer, gaps = layout.place(1, most, last=True, prefix=bytes(COMMAND_SIZE))
+    assert sum(map(len, gaps)) == most
+    assert SEND_SIZE < len(buffer) <= SEND_SIZE + REST_SIZE
+    assert [len(buffer) > SEND_SIZE for buffer in layout.buffers(1, bytes(2 * full + most))] == [False, False, True]
+
+
+def test_buffers_that_were_sent_are_used_again_whatever_their_size() -> None:
+    layout = Layout(131_072)
+    for size in (100_000, layout.buffer_payload, layout.buffer_payload + 1000):
+        buffer, _ = layout.place(1, size, last=True, prefix=b"command")
+        recycle(buffer)
+        again, _ = layout.place(1, size, last=True, prefix=b"command")
+        assert again.obj is buffer.obj
+        recycle(again)
+    while _spare:
+        layout.place(1, 100_000, last=True)
+    for size in (1000, SEND_SIZE * 2):
+        recycle(layout.place(1, size, last=True)[0])
+    assert _spare == []
 
 
 @pytest.mark.parametrize(
