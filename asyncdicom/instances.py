@@ -18,7 +18,7 @@ from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, pa
 from .exceptions import DataSetError, LocalProtocolError
 from .identifiers import is_data_set
 from .incoming import IncomingDataSet
-from .protocol.commands import encode
+from .protocol.recurring import encode
 from .status import OUT_OF_RESOURCES, SUCCESS, Status
 
 if TYPE_CHECKING:

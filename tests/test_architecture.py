@@ -23,7 +23,7 @@ LAYERS = (
     ("status", "sop", "settings", "cancellation", "threads", "_quiet", "instrument", "tls"),
     ("exceptions",),
     ("protocol.pdu", "protocol.states", "protocol.commands", "protocol.extended"),
-    ("protocol.framing", "protocol.negotiation"),
+    ("protocol.framing", "protocol.negotiation", "protocol.recurring"),
     ("protocol.upper_layer",),
     ("protocol.dimse",),
     # The sans-IO line.

@@ -19,7 +19,6 @@ import enum
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
-from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
@@ -621,21 +620,8 @@ _KNOWN: Final = {
 _NUMBERS: Final = frozenset(element.field for element in ELEMENTS if element.vr == "US")
 
 
-#: What the value of Message ID, or of Message ID Being Responded To, follows in a command set.
-_ID_HEADS: Final = ((_head(0x0110, 2), "message_id"), (_head(0x0120, 2), "message_id_being_responded_to"))
-
-#: Command sets of at most so many bytes may recur with another ID: requests and responses without an instance.
-_RECURRING_LENGTH: Final = 96
-_RECURRING_MOST: Final = 256
-
-#: Such command sets without the two bytes of their ID -> the message with any ID, and whether a data set follows.
-_recurring: dict[bytes, tuple[Callable[..., Message], bool]] = {}
-
-
 def decode(data: bytes | memoryview) -> tuple[Message, bool]:
     """Decode a whole command set.
-
-    One that differs from an earlier one in nothing but its ID is not decoded again.
 
     :param data: the command set, defragmented.
     :returns: the message, and whether a data set follows it: any Command Data Set Type but 0x0101 says so.
@@ -643,39 +629,6 @@ def decode(data: bytes | memoryview) -> tuple[Message, bool]:
     :raises InvalidCommandSet: anything else is wrong with it: its structure is broken, or Command Field, Command Data
         Set Type, Message ID or Status is missing.
     """
-    if len(data) > _RECURRING_LENGTH:
-        return _decode(data)
-    whole = bytes(data)
-    for head, name in _ID_HEADS:
-        place = whole.find(head) + 8
-        if place >= 8:
-            key = whole[:place] + whole[place + 2 :]
-            if (known := _recurring.get(key)) is not None:
-                return known[0](**{name: whole[place] | whole[place + 1] << 8}), known[1]
-            message, has_data_set = _decode(whole)
-            values = {field.name: getattr(message, field.name) for field in fields(message)}
-            if values.pop(name, None) is not None and not message.unknown and place == _value_of(whole, head):
-                if len(_recurring) >= _RECURRING_MOST:
-                    _recurring.clear()
-                _recurring[key] = partial(type(message), **values), has_data_set
-            return message, has_data_set
-    return _decode(whole)
-
-
-def _value_of(data: bytes, head: bytes) -> int:
-    """Return where the value of the only element begins that has a head; -1 if there is none such, or several."""
-    found = -1
-    position = 0
-    while position < len(data):
-        if data.startswith(head, position):
-            if found >= 0:
-                return -1
-            found = position + 8
-        position += 8 + int.from_bytes(data[position + 4 : position + 8], "little")
-    return found
-
-
-def _decode(data: bytes | memoryview) -> tuple[Message, bool]:
     end = len(data)
     # Two more octets, so that each element can be read as if it were a number.
     padded = b"".join((data, b"\0\0"))

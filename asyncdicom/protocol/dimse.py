@@ -17,7 +17,7 @@ from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from ..exceptions import LocalProtocolError
-from . import commands
+from . import recurring
 from .commands import CCancelRQ, InvalidCommandSet, Message, UnknownCommandField
 from .framing import SEND_SIZE, Buffer, Fragment, Layout
 from .pdu import AbortReason
@@ -144,7 +144,7 @@ class Dimse:
         if len(data) > self._limit:
             return self._abort(f"a command set of more than {self._limit} bytes")
         try:
-            message, has_data_set = commands.decode(data)
+            message, has_data_set = recurring.decode(data)
         except UnknownCommandField as exc:
             self._in_data_set = exc.has_data_set
             return UnknownMessageReceived(self._context_id, exc.command_field, exc.message_id, exc.has_data_set)
@@ -212,7 +212,7 @@ class Dimse:
             encoded, or the association is not established.
         """
         self._check_can_send(context_id)
-        prefix = self.layout.command(context_id, commands.encode(message, has_data_set=has_data_set))
+        prefix = self.layout.command(context_id, recurring.encode(message, has_data_set=has_data_set))
         if has_data_set:
             self._sending = True
         else:

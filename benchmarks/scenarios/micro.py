@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from asyncdicom import sop
-from asyncdicom.protocol import commands, negotiation, pdu
+from asyncdicom.protocol import commands, negotiation, pdu, recurring
 from asyncdicom.protocol.dimse import DataSetReceived, Dimse, MessageReceived
 from asyncdicom.protocol.framing import Layout
 from asyncdicom.protocol.upper_layer import Role, UpperLayer
@@ -65,9 +65,9 @@ def _command_sets() -> Iterator[tuple[str, Callable[[], object]]]:
         ("C-STORE-RSP", _STORE_RSP, False),
         ("C-FIND-RSP", _FIND_RSP, True),
     ):
-        encoded = commands.encode(message, has_data_set=has_data_set)
-        yield f"encode {name}", partial(commands.encode, message, has_data_set=has_data_set)
-        yield f"decode {name}", partial(commands.decode, encoded)
+        encoded = recurring.encode(message, has_data_set=has_data_set)
+        yield f"encode {name}", partial(recurring.encode, message, has_data_set=has_data_set)
+        yield f"decode {name}", partial(recurring.decode, encoded)
 
 
 def _request(contexts: int) -> pdu.AssociateRQ:
@@ -129,7 +129,7 @@ def _established() -> Dimse:
 def _chunks(payload: int, peer_pdu: int) -> list[bytes]:
     """Return what arrives of a C-STORE of ``payload`` bytes, received 256 KiB at a time."""
     layout = Layout(peer_pdu)
-    prefix = layout.command(1, commands.encode(_STORE_RQ, has_data_set=True))
+    prefix = layout.command(1, recurring.encode(_STORE_RQ, has_data_set=True))
     stream = b"".join(layout.buffers(1, os.urandom(payload), prefix=prefix))
     return [stream[start : start + _CHUNK] for start in range(0, len(stream), _CHUNK)]
 
@@ -187,7 +187,7 @@ def _pynetdicom() -> Iterator[tuple[str, Callable[[], object]]]:
         message.primitive_to_message(primitive)
         return encode(message.command_set, True, True)
 
-    encoded = commands.encode(_STORE_RQ, has_data_set=True)
+    encoded = recurring.encode(_STORE_RQ, has_data_set=True)
     request = pdu.encode(_request(128))
 
     def decode_request() -> None:

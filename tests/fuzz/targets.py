@@ -8,7 +8,7 @@ from functools import partial
 from asyncdicom import sop
 from asyncdicom.dataset import decode_data_set, scan
 from asyncdicom.exceptions import DataSetError, LocalProtocolError
-from asyncdicom.protocol import commands, negotiation, pdu
+from asyncdicom.protocol import negotiation, pdu, recurring
 from asyncdicom.protocol.commands import InvalidCommandSet
 from asyncdicom.protocol.dimse import Dimse
 from asyncdicom.protocol.framing import ControlPDU, Framer
@@ -47,14 +47,14 @@ def fuzz_pdu(data: bytes) -> None:
 def fuzz_commands(data: bytes) -> None:
     """Decode a command set; what decodes survives a round trip."""
     try:
-        message, has_data_set = commands.decode(data)
+        message, has_data_set = recurring.decode(data)
     except InvalidCommandSet:
         return
     try:
-        encoded = commands.encode(message, has_data_set=has_data_set)
+        encoded = recurring.encode(message, has_data_set=has_data_set)
     except LocalProtocolError:
         return
-    commands.decode(encoded)
+    recurring.decode(encoded)
 
 
 def fuzz_framing(data: bytes) -> None:

@@ -17,7 +17,6 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from asyncdicom.exceptions import LocalProtocolError
-from asyncdicom.protocol import commands
 from asyncdicom.protocol.commands import (
     ELEMENTS,
     MESSAGES,
@@ -858,48 +857,6 @@ any_element = st.builds(
 @given(st.lists(any_element | st.sampled_from([CLASS, FIELD, ID, NO_DATA]), max_size=12).map(b"".join))
 def test_random_elements_are_refused_or_decode(data: bytes) -> None:
     decodes_or_is_refused(data)
-
-
-IDS = (bytes.fromhex("0000 1001 02000000"), bytes.fromhex("0000 2001 02000000"))
-
-
-@given(
-    st.lists(
-        any_element
-        | st.sampled_from([CLASS, FIELD, ID, NO_DATA, us(0x0120, 7), us(0x0900, 0), element(0x0902, IDS[0] + b"ab")]),
-        max_size=8,
-    ).map(b"".join),
-    st.integers(0, 0xFFFF),
-    st.sampled_from(IDS),
-)
-@example(CLASS + FIELD + ID + NO_DATA, 7, IDS[0])
-@example(us(0x0100, 0x8030) + us(0x0110, 5) + us(0x0120, 6) + NO_DATA + us(0x0900, 0), 7, IDS[0])
-@example(us(0x0100, 0x8030) + element(0x0902, IDS[0] + b"ab") + us(0x0120, 6) + NO_DATA + us(0x0900, 0), 7, IDS[0])
-def test_a_command_set_that_recurs_with_another_id_decodes_as_if_it_came_first(
-    data: bytes, number: int, head: bytes
-) -> None:
-    place = data.find(head) + 8
-    other = data[:place] + number.to_bytes(2, "little") + data[place + 2 :] if place >= 8 else data
-
-    def outcome(data: bytes) -> object:
-        try:
-            return decode(data)
-        except UnknownCommandField as exc:
-            return exc.command_field, exc.message_id, exc.has_data_set
-        except InvalidCommandSet as exc:
-            return str(exc)
-
-    first = []
-    for one in (data, other):
-        commands._recurring.clear()
-        first.append(outcome(one))
-    assert [outcome(data), outcome(other), outcome(data)] == [*first, first[0]]
-
-
-def test_no_more_than_a_few_command_sets_are_remembered() -> None:
-    for status in range(2000):
-        decode(us(0x0100, 0x8030) + us(0x0120, 6) + NO_DATA + us(0x0900, status))
-    assert 0 < len(commands._recurring) <= 256
 
 
 @given(messages(), st.data())
