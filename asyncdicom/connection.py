@@ -231,6 +231,8 @@ class Connection(abc.ABC):
         ``False`` wants bytes.
         """
         core = self.core
+        if core.upper_layer.idle:
+            return False
         while self._streak < TURN:
             event = core.next_event()
             if event is None:

@@ -246,7 +246,7 @@ class PreparedInstance:
             if read(gaps) != take - (size % 2 if not left else 0):
                 raise OSError("the file became shorter while it was being read")
             buffers.append(buffer)
-            prefix = bytearray()
+            prefix = b""
         self.buffers = buffers
         self.source.close()
 

@@ -80,7 +80,7 @@ class Writer:
         connection: Connection,
         source: Outgoing,
         context_id: int,
-        prefix: bytearray,
+        prefix: bytes,
         begun: Callable[[], None] | None,
     ) -> None:
         self._connection = connection
@@ -113,7 +113,7 @@ class Writer:
                 raise connection.error()
             core.send_buffer(buffer, last=last)
             self._done = last
-            self._prefix = bytearray()
+            self._prefix = b""
             for piece in core.upper_layer.data_to_send():
                 if not self.started:
                     self.started = True

@@ -14,7 +14,7 @@ here before a byte is laid out.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from ..exceptions import LocalProtocolError
 from . import recurring
@@ -188,21 +188,23 @@ class Dimse:
 
         :raises LocalProtocolError: another message is being sent, or the association is not established.
         """
-        prefix = self.begin_message(context_id, message, has_data_set=data_set is not None)
+        if self._sending or context_id not in self._contexts:
+            self._refuse(context_id)
+        pdus = self.layout.command(context_id, recurring.encode(message, has_data_set=data_set is not None))
         if data_set is None:
+            self.upper_layer.send_data(pdus)
             return
         if len(data_set) % 2:
             # "the fragment shall be of an even number of bytes" (PS3.8 Table 9-23).
             data_set += b"\0"
         layout = self.layout
-        if len(prefix) + len(data_set) + 12 <= SEND_SIZE and len(data_set) <= layout.payload:
-            self.upper_layer.send_data(layout.with_data_set(prefix, context_id, data_set))
+        if len(pdus) + len(data_set) + 12 <= SEND_SIZE and len(data_set) <= layout.payload:
+            self.upper_layer.send_data(layout.with_data_set(pdus, context_id, data_set))
         else:
-            for buffer in layout.buffers(context_id, data_set, prefix=prefix):
+            for buffer in layout.buffers(context_id, data_set, prefix=pdus):
                 self.upper_layer.send_data(buffer)
-        self._sending = False
 
-    def begin_message(self, context_id: int, message: Message, *, has_data_set: bool) -> bytearray:
+    def begin_message(self, context_id: int, message: Message, *, has_data_set: bool) -> bytes:
         """Start a message and return the PDUs of its command set.
 
         Without a data set they are on their way and the message is complete; with one they belong in front of its
@@ -211,7 +213,9 @@ class Dimse:
         :raises LocalProtocolError: another message is being sent, the context was not accepted, a value cannot be
             encoded, or the association is not established.
         """
-        self._check_can_send(context_id)
+        if self._sending or context_id not in self._contexts:
+            self._refuse(context_id)
+        self.upper_layer.check_can_send()
         prefix = self.layout.command(context_id, recurring.encode(message, has_data_set=has_data_set))
         if has_data_set:
             self._sending = True
@@ -225,16 +229,15 @@ class Dimse:
         :raises LocalProtocolError: another message is being sent, the context was not accepted, or the association is
             not established.
         """
-        self._check_can_send(context_id)
+        if self._sending or context_id not in self._contexts:
+            self._refuse(context_id)
         for buffer in buffers:
             self.upper_layer.send_data(buffer)
 
-    def _check_can_send(self, context_id: int) -> None:
+    def _refuse(self, context_id: int) -> NoReturn:
         if self._sending:
             raise LocalProtocolError("another message is being sent: messages cannot be interleaved (PS3.8 Annex E)")
-        if context_id not in self._contexts:
-            raise LocalProtocolError(f"presentation context {context_id} was not accepted")
-        self.upper_layer.check_can_send()
+        raise LocalProtocolError(f"presentation context {context_id} was not accepted")
 
     def send_buffer(self, buffer: Buffer, *, last: bool) -> None:
         """Send the next buffer, made with :attr:`layout`, of the data set of the message that was begun."""

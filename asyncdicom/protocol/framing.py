@@ -15,7 +15,7 @@ buffer: with a maximum of 128 KiB, two instead of one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
@@ -52,10 +52,16 @@ UNLIMITED_PDU = 128 * 1024 - 6
 
 #: PDU type, reserved, PDU length, then PDV length, context ID, message control header (PS3.8 Tables 9-22, 9-23, E.1-1).
 _DATA_HEADER = Struct(">BxIIBB")
+_unpack_data_header = _DATA_HEADER.unpack_from
 _PDU_HEADER = Struct(">BxI")
 _PDV_HEADER = Struct(">IBB")
 
 _P_DATA_TF = 4
+
+_NOTHING = memoryview(b"")
+
+#: What makes a named tuple of a tuple; by its class there is a function in between, and fragments come by the thousand.
+_make_tuple: Callable[[type[Fragment], tuple[object, ...]], Fragment] = tuple.__new__
 
 #: Longest variable field of each control PDU; ``None`` is the settable limit of A-ASSOCIATE PDUs. The other control PDUs
 #: have a fixed length of 4 (PS3.8 Tables 9-21, 9-24, 9-25, 9-26).
@@ -107,6 +113,8 @@ def _name_protocol(start: bytes) -> str:
 class Framer:
     """Cut received bytes into control PDUs and fragments; pull one with :meth:`next`.
 
+    :ivar chunk: the bytes that are being read. It is empty once all of them were: an idle association holds no memory,
+        and :meth:`next` would return ``None``.
     :param associate_pdu: the longest A-ASSOCIATE PDU in bytes that is collected.
     :param maximum_length: the longest variable field of a P-DATA-TF PDU that we announced, in bytes; 0 is no limit.
     :param slack: bytes over the announced maximum that are tolerated.
@@ -118,7 +126,6 @@ class Framer:
         "_body",
         "_body_type",
         "_body_wanted",
-        "_chunk",
         "_context_id",
         "_control",
         "_in_pdu",
@@ -127,16 +134,15 @@ class Framer:
         "_pdu_left",
         "_pdv_left",
         "_position",
-        "_view",
+        "chunk",
     )
 
     def __init__(self, *, associate_pdu: int = 1 << 20, maximum_length: int = 0, slack: int = 64) -> None:
         self._associate_pdu = associate_pdu
         self._maximum_length = maximum_length
         self._longest = maximum_length + slack if maximum_length else 0xFFFFFFFF
-        self._chunk: bytes | memoryview = b""
-        self._view = memoryview(b"")
-        self._position = 0
+        self.chunk = _NOTHING
+        self._position = 0  # in the chunk, before its end
         self._at_start = True  # nothing before the current chunk was consumed
         self._in_pdu = False  # the header of a PDU was consumed and its variable field was not
         # A P-DATA-TF PDU in progress: what is left of it after the current PDV, and what is left of that PDV.
@@ -151,63 +157,72 @@ class Framer:
 
     def receive_data(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the stream, which do not change; nothing is parsed until :meth:`next` is called."""
-        position = self._position
-        if position:
+        if self.chunk:
+            data = bytes(self.chunk[self._position :]) + data
+            if self._position:
+                self._at_start = False
+                self._position = 0
+        self.chunk = memoryview(data)
+
+    def _advance(self, position: int) -> None:
+        """Go on at a position of the chunk; let go of it at its end."""
+        if position == len(self.chunk):
+            self.chunk = _NOTHING
             self._at_start = False
-        if position < len(self._chunk):
-            data = bytes(self._chunk[position:]) + data
-        self._chunk = data
-        self._view = memoryview(data)
-        self._position = 0
+            self._position = 0
+        else:
+            self._position = position
 
     @property
     def mid_pdu(self) -> bool:
         """Whether the bytes so far end inside a PDU, once :meth:`next` has returned ``None``."""
-        return self._in_pdu or self._position < len(self._chunk)
+        return self._in_pdu or bool(self.chunk)
 
     def next(self) -> Fragment | ControlPDU | None:
         """Return what comes next, or ``None`` when more bytes are needed.
 
         :raises InvalidPDU: the stream breaks PS3.8 9.3; it cannot be read any further.
         """
-        if self._in_pdu:
-            return self._next_fragment() if self._body is None else self._next_control()
-        chunk = self._chunk
+        chunk = self.chunk
         position = self._position
-        if len(chunk) - position < 12:
-            return self._next_pdu()
+        size = len(chunk)
+        if self._in_pdu or size - position < 12:
+            return self._next_part()
         # The common case, without a call: a P-DATA-TF PDU that is all here and holds one PDV.
-        pdu_type, pdu_length, length, context_id, control = _DATA_HEADER.unpack_from(chunk, position)
-        start = position + 12
-        end = start + length - 2
-        if (
-            pdu_type == _P_DATA_TF
-            and 2 <= length == pdu_length - 4
-            and pdu_length <= self._longest
-            and end <= len(chunk)
-        ):
-            self._position = end
-            return Fragment(context_id, control & 1 == 1, control & 2 == 2, self._view[start:end])
+        pdu_type, pdu_length, length, context_id, control = _unpack_data_header(chunk, position)
+        end = position + pdu_length + 6
+        if pdu_type == _P_DATA_TF and 6 <= pdu_length == length + 4 and pdu_length <= self._longest and end <= size:
+            if end == size:
+                self.chunk = _NOTHING
+                self._at_start = False
+                self._position = 0
+            else:
+                self._position = end
+            return _make_tuple(Fragment, (context_id, control & 1 == 1, control & 2 == 2, chunk[position + 12 : end]))
         return self._next_pdu()
+
+    def _next_part(self) -> Fragment | ControlPDU | None:
+        if not self._in_pdu:
+            return self._next_pdu()
+        return self._next_fragment() if self._body is None else self._next_control()
 
     def _next_pdu(self) -> Fragment | ControlPDU | None:
         """Start a PDU with its header."""
-        position = self._position
-        available = len(self._chunk) - position
-        if not available:
-            self.receive_data(b"")  # lets go of the chunk: an idle association holds no memory
+        chunk = self.chunk
+        if not chunk:
             return None
-        pdu_type = self._chunk[position]
+        position = self._position
+        pdu_type = chunk[position]
         if not 1 <= pdu_type <= 7:
             if self._at_start and not position:
-                name = _name_protocol(bytes(self._chunk[:4]))
+                name = _name_protocol(bytes(chunk[:4]))
                 raise ForeignProtocol(
                     f"first octet {pdu_type:#04x} is no PDU type ({name})", AbortReason.UNRECOGNIZED_PDU
                 )
             raise InvalidPDU(f"unrecognized PDU type {pdu_type:#04x}", AbortReason.UNRECOGNIZED_PDU)
-        if available < 6:
+        if len(chunk) - position < 6:
             return None
-        _, length = _PDU_HEADER.unpack_from(self._chunk, position)
+        _, length = _PDU_HEADER.unpack_from(chunk, position)
         if pdu_type == _P_DATA_TF:
             self._check_data_length(length)
             self._pdu_left = length
@@ -216,9 +231,9 @@ class Framer:
             self._body = bytearray()
             self._body_type = pdu_type
             self._body_wanted = length
-        self._position = position + 6
+        self._advance(position + 6)
         self._in_pdu = True
-        return self.next()
+        return self._next_part()
 
     def _check_data_length(self, length: int) -> None:
         if length > self._longest:
@@ -243,14 +258,15 @@ class Framer:
 
     def _next_fragment(self) -> Fragment | None:
         """Go on inside a P-DATA-TF PDU."""
+        chunk = self.chunk
         position = self._position
-        available = len(self._chunk) - position
+        available = len(chunk) - position
         control = self._control
         if control < 0:
             if available < 6:
                 return None
             # The PDV length counts the context ID, the control header and the fragment (PS3.8 Table 9-23).
-            length, self._context_id, control = _PDV_HEADER.unpack_from(self._chunk, position)
+            length, self._context_id, control = _PDV_HEADER.unpack_from(chunk, position)
             room = self._pdu_left - 4
             if not 2 <= length <= room:
                 raise InvalidPDU(
@@ -276,18 +292,18 @@ class Framer:
             self._pdv_left = left - available
             is_last = False
         else:
-            self._position = position
+            self._advance(position)
             return None
-        self._position = end
-        return Fragment(self._context_id, control & 1 == 1, is_last, self._view[position:end])
+        self._advance(end)
+        return Fragment(self._context_id, control & 1 == 1, is_last, chunk[position:end])
 
     def _next_control(self) -> ControlPDU | None:
         body = self._body
         assert body is not None
         position = self._position
-        end = min(len(self._chunk), position + self._body_wanted - len(body))
-        body += self._view[position:end]
-        self._position = end
+        end = min(len(self.chunk), position + self._body_wanted - len(body))
+        body += self.chunk[position:end]
+        self._advance(end)
         if len(body) < self._body_wanted:
             return None
         self._body = None
@@ -349,27 +365,26 @@ class Layout:
         """Return how many of the *left* bytes of a data set go into the next buffer: as many as it holds, or all of them."""
         return self.buffer_payload if left > self._longest else left
 
-    def command(self, context_id: int, command: bytes) -> bytearray:
+    def command(self, context_id: int, command: bytes) -> bytes:
         """Return the PDUs of a command set."""
         payload = self.payload
         size = len(command)
-        out = bytearray()
+        if size <= payload:
+            return _DATA_HEADER.pack(_P_DATA_TF, size + 6, size + 2, context_id, 3) + command
+        parts: list[bytes] = []
         for start in range(0, size, payload):
             piece = command[start : start + payload]
             control = 3 if start + payload >= size else 1
-            out += _DATA_HEADER.pack(_P_DATA_TF, len(piece) + 6, len(piece) + 2, context_id, control)
-            out += piece
-        return out
+            parts += (_DATA_HEADER.pack(_P_DATA_TF, len(piece) + 6, len(piece) + 2, context_id, control), piece)
+        return b"".join(parts)
 
-    def with_data_set(self, prefix: bytearray, context_id: int, data_set: bytes) -> bytearray:
+    def with_data_set(self, prefix: bytes, context_id: int, data_set: bytes) -> bytes:
         """Append a data set that fits into one PDU to the PDUs of its command set."""
         size = len(data_set)
-        prefix += _DATA_HEADER.pack(_P_DATA_TF, size + 6, size + 2, context_id, 2)
-        prefix += data_set
-        return prefix
+        return b"".join((prefix, _DATA_HEADER.pack(_P_DATA_TF, size + 6, size + 2, context_id, 2), data_set))
 
     def place(
-        self, context_id: int, size: int, *, last: bool, prefix: bytes | bytearray = b""
+        self, context_id: int, size: int, *, last: bool, prefix: bytes = b""
     ) -> tuple[memoryview, list[memoryview]]:
         """Return a buffer with the headers for ``size`` bytes of a data set in place, and the gaps to fill, in order.
 
@@ -395,9 +410,7 @@ class Layout:
             position += piece
         return view, gaps
 
-    def buffers(
-        self, context_id: int, data_set: bytes | memoryview, *, prefix: bytes | bytearray = b""
-    ) -> Iterator[memoryview]:
+    def buffers(self, context_id: int, data_set: bytes | memoryview, *, prefix: bytes = b"") -> Iterator[memoryview]:
         """Yield the buffers of a data set that is in memory, ``prefix`` in front of the first."""
         view = memoryview(data_set)
         size = len(view)

@@ -140,6 +140,7 @@ class UpperLayer:
     :param associate_pdu: the longest A-ASSOCIATE PDU in bytes that is collected.
     :param maximum_length: the maximum P-DATA-TF length in bytes that we announce; 0 is unlimited.
     :param slack: bytes over it that are tolerated.
+    :ivar idle: :meth:`next_event` has nothing to return before something else happens, so that it need not be asked.
     """
 
     def __init__(self, role: Role, *, associate_pdu: int = 1 << 20, maximum_length: int = 0, slack: int = 64) -> None:
@@ -151,6 +152,7 @@ class UpperLayer:
         self._framer = Framer(associate_pdu=associate_pdu, maximum_length=maximum_length, slack=slack)
         self._outgoing: list[Buffer] = []
         self._events: list[UpperLayerEvent] = []
+        self.idle = True
         self._eof = False
         self._deaf = False  # the stream cannot or need not be parsed any further
         self._request = b""
@@ -175,7 +177,8 @@ class UpperLayer:
 
     def send_data(self, buffer: Buffer) -> None:
         """Send a buffer of whole P-DATA-TF PDUs (Evt9)."""
-        self.check_can_send()
+        if self.state is not _STA6 and self.state is not _STA8:
+            self._refuse(Input.EVT9)
         self._outgoing.append(buffer)
 
     def check_can_send(self) -> None:
@@ -219,10 +222,12 @@ class UpperLayer:
     def receive_data(self, data: bytes | memoryview) -> None:
         """Take bytes that were received. ``data`` must not change afterwards: fragments are slices of it."""
         if not self._deaf:
+            self.idle = False
             self._framer.receive_data(data)
 
     def receive_eof(self) -> None:
         """Tell that the transport connection was closed or lost; what was received before is still delivered."""
+        self.idle = False
         self._eof = True
 
     def artim_expired(self) -> None:
@@ -244,19 +249,23 @@ class UpperLayer:
 
     def next_event(self) -> UpperLayerEvent | None:
         """Return the next event, or ``None`` when more bytes are needed (or none will come: :attr:`should_close`)."""
+        if self.idle:
+            return None
         ignored = 0
+        framer = self._framer
         while True:
             if self._events:
                 return self._events.pop(0)
             if not self._deaf:
                 try:
-                    item = self._framer.next()
+                    item = framer.next()
                 except InvalidPDU as exc:
                     self._lose_track(exc)
                     continue
                 if type(item) is Fragment:
                     # DT-2 and AR-6: the cells of Evt10 that every fragment of a working association passes.
                     if self.state is _STA6 or self.state is _STA7:
+                        self.idle = not (framer.chunk or self._eof)
                         return item
                     # AA-6 ignores what a peer that was aborted goes on sending, perhaps in a million fragments.
                     if self.state is not _STA13:
@@ -273,6 +282,7 @@ class UpperLayer:
                 self.should_close = True
                 self._peer(Input.EVT17)
                 continue
+            self.idle = True
             return None
 
     def _receive_pdu(self, item: ControlPDU) -> None:
@@ -326,6 +336,7 @@ class UpperLayer:
         reason: AbortReason = AbortReason.NOT_SPECIFIED,
         message: str = "",
     ) -> None:
+        self.idle = False
         if row.alternative is not None:
             row, body = self._choose(action, row, body)
         if row.send is not None:

@@ -72,8 +72,22 @@ def outgoing(core: UpperLayer) -> bytes:
 
 
 def events(core: UpperLayer) -> list[UpperLayerEvent]:
-    """Pull the events of a core until it needs more bytes."""
-    return list(iter(core.next_event, None))
+    """Pull the events of a core until it needs more bytes, also where it says that there is nothing to be asked for."""
+    found = []
+    while (event := _ask(core)) is not None:
+        found.append(event)
+    assert core.idle
+    assert _ask(core) is None
+    return found
+
+
+def _ask(core: UpperLayer) -> UpperLayerEvent | None:
+    if not core.idle:
+        return core.next_event()
+    core.idle = False
+    event = core.next_event()
+    assert event is None
+    return event
 
 
 def receive(core: UpperLayer, data: bytes) -> list[UpperLayerEvent]:

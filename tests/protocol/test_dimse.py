@@ -637,7 +637,7 @@ def send(core: Dimse, exchange: Exchange) -> None:
         for gap in gaps:
             gap[:] = data_set[start : start + len(gap)]
         core.send_buffer(buffer, last=last)
-        prefix = bytearray()
+        prefix = b""
 
 
 @given(

@@ -444,14 +444,25 @@ def test_only_what_is_left_of_a_header_is_carried_over_to_the_next_chunk(size: i
     assert len(fragment.data.obj) == size + len(second)
 
 
-def test_a_chunk_that_was_read_is_let_go() -> None:
+@pytest.mark.parametrize(
+    "stream",
+    [
+        data_tf(pdv(bytes(RECEIVE_SIZE - 12), last=True)),
+        data_tf(pdv(bytes(RECEIVE_SIZE - 118)), pdv(bytes(100), last=True)),
+        data_tf(pdv(bytes(RECEIVE_SIZE)))[:RECEIVE_SIZE],
+    ],
+    ids=["a PDU with one PDV", "a PDU with two", "half a PDU"],
+)
+def test_a_chunk_is_let_go_with_the_last_of_it(stream: bytes) -> None:
     framer = Framer()
     tracemalloc.start()
-    feed_all(framer, [data_tf(pdv(bytes(RECEIVE_SIZE - 12), last=True))])
+    framer.receive_data(bytes(bytearray(stream)))
+    while framer.chunk:
+        assert framer.next() is not None
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 65_536
-    assert not framer.mid_pdu
+    assert framer.next() is None
 
 
 def test_a_million_tiny_pdus_cost_one_step_each() -> None:

@@ -574,6 +574,44 @@ def test_nothing_is_parsed_before_it_is_asked_for() -> None:
     assert (core.state, outgoing(core)) == (State.STA13, abort_bytes(0, 0))
 
 
+@pytest.mark.parametrize("role", [R, A])
+def test_a_core_knows_that_it_has_nothing_to_say_without_being_asked(role: Role) -> None:
+    core = associated(role)
+    assert core.next_event() is None
+    assert core.idle
+    core.receive_data(DATA + DATA)
+    seen: list[UpperLayerEvent | None] = []
+    while not core.idle:
+        seen.append(core.next_event())
+    assert [type(event) for event in seen] == [Fragment, Fragment]
+    core.receive_data(DATA[:9])
+    assert not core.idle
+    assert core.next_event() is None
+    assert core.idle
+    core.receive_data(DATA[9:])
+    core.receive_eof()
+    assert isinstance(core.next_event(), Fragment)
+    assert not core.idle
+    assert isinstance(core.next_event(), TransportLost)
+    assert core.next_event() is None
+    assert core.idle
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda core: core.protocol_error(AbortReason.UNEXPECTED_PARAMETER, "a command inside a data set"),
+        UpperLayer.receive_eof,
+    ],
+)
+def test_what_happens_elsewhere_is_something_to_say(happens: Callable[[UpperLayer], None]) -> None:
+    core = associated(R)
+    assert core.idle
+    happens(core)
+    assert not core.idle
+    assert core.next_event() is not None
+
+
 def test_a_connection_that_says_nothing_ends_without_an_event() -> None:
     core = in_sta2()
     core.receive_eof()
