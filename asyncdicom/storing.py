@@ -113,7 +113,7 @@ class _Ready:
             buffer, gaps = layout.place(context_id, take, last=take == left, prefix=prefix)
             await source.fill_gaps(gaps)
             buffers.append(buffer)
-            prefix = bytearray()
+            prefix = b""
         prepared.buffers = buffers
 
     def close(self) -> None:
