@@ -237,13 +237,18 @@ class PreparedInstance:
             read = partial(self.source.read_into, wait=False)
         context_id = self.context.context_id
         prefix = layout.command(context_id, encode(message, has_data_set=True))
-        left = size + size % 2  # a NUL byte makes it even
+        odd = size % 2
+        left = size + odd
         buffers: list[memoryview] = []
         while left or not buffers:
             take = layout.portion(left)
             left -= take
             buffer, gaps = layout.place(context_id, take, last=not left, prefix=prefix)
-            if read(gaps) != take - (size % 2 if not left else 0):
+            got = read(gaps)
+            if odd and not left:
+                gaps[-1][-1] = 0  # a NUL byte makes it even; the buffer may have been used before
+                got += 1
+            if got != take:
                 raise OSError("the file became shorter while it was being read")
             buffers.append(buffer)
             prefix = b""

@@ -16,12 +16,15 @@ import pytest
 
 import asyncdicom
 from asyncdicom import Instance, sop, threads
-from asyncdicom.dataset import BytesSource, FileSource
+from asyncdicom.dataset import BytesSource, FileSource, part10_head
 from asyncdicom.instances import ReceivedInstance, SourceOutgoing, prepare
+from asyncdicom.protocol.commands import CStoreRQ
+from asyncdicom.protocol.framing import Layout, recycle
 from asyncdicom.protocol.negotiation import AcceptedContext
 from asyncdicom.testing import store_request
 
 from .harness import ct_bytes, ct_instance
+from .protocol.test_framing import read_pdus
 
 UID = "1.2.3.4"
 SIZE = 3_000_000  # so many bytes that they are written in several steps
@@ -501,6 +504,31 @@ def test_what_cannot_be_prepared_is_closed(uid: str, error: Exception | None, ex
     with pytest.raises(expected):
         prepare(Instance(sop.CT_IMAGE_STORAGE, uid, sop.EXPLICIT_VR_LITTLE_ENDIAN, lambda: source), choose)
     assert source.closed
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 999, 100_000, 100_001, 300_001, 1_000_001, 2_000_001])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_what_is_laid_out_is_even_and_its_padding_is_zero(size: int, in_file: bool, tmp_path: Path) -> None:
+    layout = Layout(131_072)
+    used = layout.place(1, layout.buffer_payload, last=True)[0]
+    used[:] = b"x" * len(used)
+    recycle(used)
+    data = b"\x55" * size
+    path = tmp_path / "file.dcm"
+    path.write_bytes(part10_head(sop.CT_IMAGE_STORAGE, UID, sop.EXPLICIT_VR_LITTLE_ENDIAN) + data)
+    identity = (sop.CT_IMAGE_STORAGE, UID, sop.EXPLICIT_VR_LITTLE_ENDIAN)
+    instance = Instance.from_file(path, *identity) if in_file else Instance.from_bytes(data, *identity)
+    message = CStoreRQ(message_id=1, affected_sop_class_uid=sop.CT_IMAGE_STORAGE, affected_sop_instance_uid=UID)
+    prepared = prepare(
+        instance, lambda sop_class, syntax: (CONTEXT, False), compose=lambda ready: ready.lay_out(layout, message)
+    )
+    if size > 1 << 20:
+        assert prepared.buffers is None
+        prepared.close()
+        return
+    assert prepared.buffers is not None
+    fragments = [fragment for _, _, control, fragment in read_pdus(b"".join(prepared.buffers)) if not control & 1]
+    assert b"".join(fragments) == data + bytes(size % 2)
 
 
 # Sources on their way out.
