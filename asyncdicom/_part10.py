@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct, error, unpack_from
 from typing import ClassVar
@@ -26,6 +25,7 @@ from ._elements import (
     walk,
 )
 from .exceptions import DataSetError
+from .protocol.values import frozen
 
 __all__ = ["FileHead", "part10_head", "read_file_head"]
 
@@ -79,8 +79,9 @@ def part10_head(
     before, after = _around_instance(
         sop_class_uid, transfer_syntax_uid, source_ae_title, sending_ae_title, receiving_ae_title
     )
-    group = b"".join((before, _element(0x0003, b"UI", _text(sop_instance_uid, 0x0003)), after))
-    return b"".join((_PREAMBLE, len(group).to_bytes(4, "little"), group))
+    instance = _element(0x0003, b"UI", _text(sop_instance_uid, 0x0003))
+    length = len(before) + len(instance) + len(after)
+    return b"".join((_PREAMBLE, length.to_bytes(4, "little"), before, instance, after))
 
 
 #: Preamble, prefix, and the head of the File Meta Information Group Length.
@@ -108,7 +109,7 @@ def _around_instance(
     return before, b"".join(after)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FileHead:
     """What the head of a file says about the instance in it.
 
@@ -333,26 +334,23 @@ def read_at(fd: int, size: int, offset: int, *, wait: bool = True) -> bytes:
 
     :param wait: wait for the disk, if need be; otherwise :class:`BlockingIOError` is raised where the system can tell.
     """
-    parts = []
-    while size > 0:
-        if not wait and NOWAIT:
-            part = _read_at_once(fd, size, offset)
-        elif hasattr(os, "pread"):
-            part = os.pread(fd, size, offset)
-        else:
-            os.lseek(fd, offset, os.SEEK_SET)
-            part = os.read(fd, size)
+    data = _read_some(fd, size, offset, wait)
+    while data and len(data) < size:
+        part = _read_some(fd, size - len(data), offset + len(data), wait)
         if not part:
             break
-        parts.append(part)
-        size -= len(part)
-        offset += len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        data += part
+    return data
 
 
-def _read_at_once(fd: int, size: int, offset: int) -> bytes:
-    buffer = bytearray(size)
-    return bytes(memoryview(buffer)[: read_into_at_once(fd, [buffer], offset)])
+def _read_some(fd: int, size: int, offset: int, wait: bool) -> bytes:
+    if not wait and NOWAIT:
+        buffer = bytearray(size)
+        return bytes(memoryview(buffer)[: read_into_at_once(fd, [buffer], offset)])
+    if hasattr(os, "pread"):
+        return os.pread(fd, size, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, size)
 
 
 def read_into_at_once(fd: int, buffers: Sequence[bytearray | memoryview], offset: int) -> int:

@@ -132,7 +132,8 @@ def forget() -> None:
 def folder_of(path: str | os.PathLike[str]) -> str:
     """Return the folder of a file as it is named to :func:`run`, and as the name of another file can be put behind it."""
     path = os.fspath(path)
-    return path[: len(path) - len(os.path.basename(path))]
+    begin = path.rfind("/") + 1 if os.sep == "/" else len(path) - len(os.path.basename(path))
+    return path[:begin]
 
 
 def in_memory(number: int) -> bool:

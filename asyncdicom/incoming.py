@@ -75,26 +75,26 @@ class IncomingDataSet:
         """
         pieces: list[memoryview] = []
         connection = self._connection
-        core = connection.core
-        while not self.done and size > 0:
-            self._streak += 1
+        next_event = connection.core.next_event
+        while size > 0 and not self.done:
             if self._streak >= TURN:
                 if pieces:  # nothing is awaited with them in hand: it could be cancelled
                     break
                 self._streak = 0
                 await checkpoint()
-            event = core.next_event()
+            self._streak += 1
+            event = next_event()
             if type(event) is DataSetReceived:
                 data, last = event
-                self.size += len(data)
                 if last:
                     self._finish()
-                if self.size > self._limit:
-                    self.failed = True
-                    raise DataSetError(f"a data set of more than {self._limit} bytes")
-                if len(data):
+                if count := len(data):
+                    self.size += count
+                    if self.size > self._limit:
+                        self.failed = True
+                        raise DataSetError(f"a data set of more than {self._limit} bytes")
                     pieces.append(data)
-                    size -= len(data)
+                    size -= count
             elif event is None:
                 if pieces:
                     break
