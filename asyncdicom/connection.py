@@ -25,7 +25,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import anyio
@@ -289,35 +289,46 @@ class Connection(abc.ABC):
         :raises TimeoutError: the deadline passed between two messages.
         :raises OperationTimeout: of kind ``"message"``, inside of one.
         """
-        upper_layer = self.core.upper_layer
+        self._received(await self._arrival(deadline))
+
+    # A coroutine within a coroutine is passed through on every wake-up, so the common case has as few as it can.
+
+    def _arrival(self, deadline: float) -> Awaitable[bytes | memoryview]:
+        """Return what gives the next bytes, see :meth:`receive_some`."""
         self._streak = 0
         if self.core.mid_message:
-            allowed = self.timeouts.message
-            start = self.now()
-            try:
-                data = await self.transport.receive(math.inf if allowed is None else start + allowed, acknowledge=True)
-            except TimeoutError:
+            return self._arrival_within_message()
+        self._waited = 0.0
+        self._got = 0
+        # An answer is awaited and the peer has begun to say something since we spoke.
+        return self.transport.receive(deadline, acknowledge=not self._sent)
+
+    async def _arrival_within_message(self) -> bytes | memoryview:
+        allowed = self.timeouts.message
+        start = self.now()
+        try:
+            data = await self.transport.receive(math.inf if allowed is None else start + allowed, acknowledge=True)
+        except TimeoutError:
+            self.abort_now(lambda: OperationTimeout("message", allowed))
+            raise self.error() from None
+        self._waited += self.now() - start
+        self._got += len(data)
+        rate = self.limits.data_rate
+        if allowed is not None and rate is not None and self._waited > allowed:
+            if self._got < rate * self._waited:
                 self.abort_now(lambda: OperationTimeout("message", allowed))
-                raise self.error() from None
-            self._waited += self.now() - start
-            self._got += len(data)
-            rate = self.limits.data_rate
-            if allowed is not None and rate is not None and self._waited > allowed:
-                if self._got < rate * self._waited:
-                    self.abort_now(lambda: OperationTimeout("message", allowed))
-                    raise self.error()
-                self._waited = 0.0
-                self._got = 0
-        else:
+                raise self.error()
             self._waited = 0.0
             self._got = 0
-            # An answer is awaited and the peer has begun to say something since we spoke.
-            data = await self.transport.receive(deadline, acknowledge=not self._sent)
+        return data
+
+    def _received(self, data: bytes | memoryview) -> None:
+        """Give the core what came: bytes, or the end of the stream."""
         self._sent = False
         if data:
-            upper_layer.receive_data(data)
+            self.core.upper_layer.receive_data(data)
         else:
-            upper_layer.receive_eof()
+            self.core.upper_layer.receive_eof()
 
     async def wait(self, box: Box[Any], seconds: float | None, kind: str) -> None:
         """Wait until something is filed in ``box``; read while nobody else does.
@@ -343,7 +354,7 @@ class Connection(abc.ABC):
                     if self._end is not None:
                         continue
                     deadline = self.expired(box, seconds, kind)
-                if await self.serve_own(box):
+                if self._has_own(box) and await self.serve_own(box):
                     deadline = math.inf if seconds is None else self.now() + seconds
             else:
                 await self._follow(box, deadline)
@@ -369,7 +380,7 @@ class Connection(abc.ABC):
                         await self.before_reading()
                         self.on_held(self.now() - start)
                         deadline += self.now() - start
-                    await self.receive_some(min(deadline, self.pending_deadline()))
+                    self._received(await self._arrival(min(deadline, self.pending_deadline())))
                 elif self._incoming is not None or self._has_own(box):
                     return
                 elif self._streak >= TURN:
@@ -446,6 +457,9 @@ class Connection(abc.ABC):
         """Look at what has come already, without waiting, unless somebody reads."""
         if not self._baton_free or self._end is not None:
             return
+        if self.core.upper_layer.idle and not self.transport.has_received:
+            self.on_surplus()
+            return
         self._baton_free = False
         upper_layer = self.core.upper_layer
         try:
@@ -493,8 +507,12 @@ class Connection(abc.ABC):
         Cancelled while it waits for its turn, nothing was sent. Cancelled after the first byte, the message is finished
         if at most 1 MiB is left of it and goes out within a second; else the association is aborted.
         """
-        async with self._send_lock:
-            self.check()
+        door = self._send_lock
+        if not door.enter():
+            await door.wait()
+        try:
+            if self._end is not None:
+                raise self._end()
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("sending %s on context %d", type(message).__name__, context_id)
             core = self.core
@@ -508,6 +526,8 @@ class Connection(abc.ABC):
             if begun is not None:
                 begun()
             await self._transmit(core.upper_layer.data_to_send())
+        finally:
+            door.leave()
 
     async def _transmit(self, buffers: list[Buffer]) -> None:
         transport = self.transport
@@ -518,7 +538,8 @@ class Connection(abc.ABC):
             for buffer in buffers:
                 await transport.send(buffer, math.inf if limit is None else self.now() + limit)
                 position += 1
-                recycle(buffer)
+                if type(buffer) is memoryview:
+                    recycle(buffer)
         except TimeoutError:
             self._write_expired()
         except AssociationClosed as exc:

@@ -184,12 +184,8 @@ class Dispatch(Connection):
     ) -> Exchange:
         """Wait for a slot of the window and allot a Message ID, unless one was reserved."""
         self.check()
-        if self._orphans or any(exchange.abandoned for exchange in self._exchanges.values()):
-            await self._clean_abandoned()
-        if self.baton_held or len(self._exchanges) >= self._window:
-            self._check_own_task(current_task())
-        if self._slot_waiters or len(self._exchanges) >= self._window:
-            await self._wait_for_slot()
+        if self._exchanges or self._orphans or self._slot_waiters:
+            await self._wait_for_turn()
         if self.operations_left == 0:
             raise LocalProtocolError(
                 f"the peer's profile allows {self.profile.operations} operations on an association: associate again"
@@ -198,6 +194,15 @@ class Dispatch(Connection):
         self._exchanges[exchange.message_id] = exchange
         self._operations += 1
         return exchange
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until one more request may be outstanding."""
+        if self._orphans or any(exchange.abandoned for exchange in self._exchanges.values()):
+            await self._clean_abandoned()
+        if self.baton_held or len(self._exchanges) >= self._window:
+            self._check_own_task(current_task())
+        if self._slot_waiters or len(self._exchanges) >= self._window:
+            await self._wait_for_slot()
 
     @property
     def operations_left(self) -> int | None:
@@ -315,19 +320,18 @@ class Dispatch(Connection):
             or self._send_lock.locked()
         )
 
-    async def _send_request(
+    def _send_request(
         self,
         exchange: Exchange,
         message: Message,
         data: bytes | SourceOutgoing | ReceivedOutgoing | list[memoryview] | None,
-    ) -> None:
-        await self.send(exchange.context.context_id, message, data, exchange.begin)
+    ) -> Awaitable[None]:
+        return self.send(exchange.context.context_id, message, data, exchange.begin)
 
-    async def _wait_exchange(self, exchange: Exchange) -> None:
-        if not exchange.items:
-            retrieves = exchange.expects is CGetRSP or exchange.expects is CMoveRSP
-            kind = "retrieve" if retrieves else "response"
-            await self.wait(exchange, getattr(self.timeouts, kind), kind)
+    def _wait_exchange(self, exchange: Exchange) -> Awaitable[None]:
+        if exchange.expects is CGetRSP or exchange.expects is CMoveRSP:
+            return self.wait(exchange, self.timeouts.retrieve, "retrieve")
+        return self.wait(exchange, self.timeouts.response, "response")
 
     async def _send_cancel(self, exchange: Exchange) -> None:
         await self.send(exchange.context.context_id, CCancelRQ(message_id_being_responded_to=exchange.message_id), None)

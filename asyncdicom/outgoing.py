@@ -29,30 +29,39 @@ class Door:
     def locked(self) -> bool:
         return self._locked
 
-    async def __aenter__(self) -> None:
-        if not self._locked:
-            self._locked = True
-            return
+    def enter(self) -> bool:
+        """Enter at once if nobody is inside, and tell whether that was so; else :meth:`wait`."""
+        if self._locked:
+            return False
+        self._locked = True
+        return True
+
+    async def wait(self) -> None:
+        """Enter when it is one's turn, after those who are waiting."""
         event = anyio.Event()
         self._waiters.append(event)
         try:
             await event.wait()
         except BaseException:
             if event.is_set():
-                self._leave()
+                self.leave()
             else:
                 self._waiters.remove(event)
             raise
 
-    async def __aexit__(self, *exc: object) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Open the door, or hold it for the next in turn."""
         if self._waiters:
             self._waiters.popleft().set()
         else:
             self._locked = False
+
+    async def __aenter__(self) -> None:
+        if not self.enter():
+            await self.wait()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.leave()
 
 
 class Outgoing(Protocol):

@@ -59,6 +59,7 @@ class Request:
     :ivar association: the association that it came on.
     :ivar context: the accepted presentation context that it came on.
     :ivar message: its command set.
+    :ivar message_id: its Message ID (0000,0110).
     :ivar cancelled: whether the peer has sent C-CANCEL for it (PS3.7 9.3.2.3).
     :ivar responded: whether its final response was sent, with :attr:`final_status`.
     :ivar responses: pending responses that were sent.
@@ -72,6 +73,7 @@ class Request:
         self.association = association
         self.context = context
         self.message = message
+        self.message_id: int = getattr(message, "message_id")  # noqa: B009 - a union of messages
         self.cancelled = False
         self.responded = False
         self.responses = 0
@@ -80,11 +82,6 @@ class Request:
         self.refusal: Status | None = None
         self._scope: CancelScope | None = None
         self._may_interrupt = False
-
-    @property
-    def message_id(self) -> int:
-        """The Message ID (0000,0110)."""
-        return int(getattr(self.message, "message_id"))  # noqa: B009 - a union of messages
 
     @property
     def priority(self) -> int:

@@ -21,8 +21,9 @@ from . import disk, threads
 from .exceptions import DataSetError, LocalProtocolError, NoPresentationContext, OperationTimeout, StatusError
 from .instances import Instance, PreparedInstance, ReceivedData, SourceOutgoing, prepare
 from .operations import Exchange, Iteration
-from .protocol.commands import CStoreRQ, CStoreRSP, encode
+from .protocol.commands import CStoreRQ, CStoreRSP
 from .protocol.negotiation import AcceptedContext
+from .protocol.recurring import encode
 from .protocol.values import frozen
 from .responses import Response
 

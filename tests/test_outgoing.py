@@ -62,6 +62,18 @@ async def test_a_door_at_which_nobody_is_opens_without_a_task_switch() -> None:
     assert not door.locked()
 
 
+async def test_who_does_not_want_to_wait_enters_only_if_nobody_is_inside() -> None:
+    door = Door()
+    assert door.enter()
+    assert door.locked()
+    assert not door.enter()
+    door.leave()
+    assert not door.locked()
+    async with door:
+        assert not door.enter()
+    assert door.enter()
+
+
 async def test_waiters_enter_one_at_a_time_in_turn() -> None:
     house, gate = House(), anyio.Event()
     names = [f"visitor {number}" for number in range(10)]

@@ -58,7 +58,7 @@ async def perform(services: Services, request: Request, environment: Environment
     handler = services.handler(message, sop_class)
     if services.claims and isinstance(request, StoreRequest):
         handler = services.claimed(request) or handler
-    refusal = _refuse(services, request, handler)
+    refusal = _refuse(services, request, sop_class, handler)
     if refusal is None and services.authorise is not None:
         refusal = await _authorise(services, request)
     if refusal is not None:
@@ -71,9 +71,8 @@ async def perform(services: Services, request: Request, environment: Environment
     await performer(request, handler, environment)
 
 
-def _refuse(services: Services, request: Request, handler: Handler | None) -> Outcome | None:
+def _refuse(services: Services, request: Request, sop_class: str, handler: Handler | None) -> Outcome | None:
     """Return why a request is not performed, or ``None``."""
-    sop_class = request.sop_class_uid
     if sop_class != request.context.abstract_syntax and not isinstance(request, NRequest):
         return Outcome(SOP_CLASS_NOT_SUPPORTED, "the SOP class is not that of the context")
     if handler is None:

@@ -209,10 +209,14 @@ class AsyncioTransport(asyncio.BufferedProtocol, Transport):
             if acknowledge and self._quickack is not None:
                 self._quickack()
             waiter = self._receiver = self._loop.create_future()
+            if deadline != math.inf:
+                self._wake_at(deadline)
             try:
-                await self._wait(waiter, deadline)
+                await waiter
             finally:
                 self._receiver = None
+                self._deadline = math.inf
+            self._slice = time.perf_counter()
             if not chunks:
                 if self._eof:
                     return b""
@@ -277,18 +281,14 @@ class AsyncioTransport(asyncio.BufferedProtocol, Transport):
                 raise TimeoutError
         self._slice = time.perf_counter()
 
-    async def _wait(self, waiter: asyncio.Future[None], deadline: float) -> None:
-        """Wait for ``waiter``; wake it at the deadline. One timer is kept and only moved when it is too late."""
+    def _wake_at(self, deadline: float) -> None:
+        """Wake the receiver at a deadline. One timer is kept, and only moved when it is too late."""
         self._deadline = deadline
-        if deadline != math.inf and (self._timer is None or self._timer.when() > deadline):
-            if self._timer is not None:
-                self._timer.cancel()
+        timer = self._timer
+        if timer is None or timer.when() > deadline:
+            if timer is not None:
+                timer.cancel()
             self._timer = self._loop.call_at(deadline, self._expire)
-        try:
-            await waiter
-        finally:
-            self._deadline = math.inf
-        self._slice = time.perf_counter()
 
     def _expire(self) -> None:
         self._timer = None
