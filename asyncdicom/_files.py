@@ -65,20 +65,16 @@ class BytesSource:
     def read_into(self, views: Sequence[memoryview]) -> int:
         """Fill *views* one after the other; return the bytes read, less than fit only at the end of the data set."""
         begin = position = self._position
-        data, end = self._data, self.size
         for view in views:
-            step = min(len(view), end - position)
-            if step <= 0:
-                break
-            view[:step] = data[position : position + step]
-            position += step
+            piece = self._data[position : position + len(view)]
+            view[: len(piece)] = piece
+            position += len(piece)
         self._position = position
         return position - begin
 
     def close(self) -> None:
         """Let go of the data."""
-        self._data.release()
-        self._position = self.size
+        self._data = memoryview(b"")
 
 
 class StreamSource:

@@ -74,27 +74,28 @@ class IncomingDataSet:
         Cancelling it loses nothing.
         """
         pieces: list[memoryview] = []
+        if self.done:
+            return pieces
         connection = self._connection
         next_event = connection.core.next_event
-        while size > 0 and not self.done:
-            if self._streak >= TURN:
+        left = size
+        streak = self._streak
+        while left > 0:
+            if streak >= TURN:
                 if pieces:  # nothing is awaited with them in hand: it could be cancelled
                     break
-                self._streak = 0
+                streak = 0
                 await checkpoint()
-            self._streak += 1
+            streak += 1
             event = next_event()
             if type(event) is DataSetReceived:
                 data, last = event
+                if data:
+                    pieces.append(data)
+                    left -= len(data)
                 if last:
                     self._finish()
-                if count := len(data):
-                    self.size += count
-                    if self.size > self._limit:
-                        self.failed = True
-                        raise DataSetError(f"a data set of more than {self._limit} bytes")
-                    pieces.append(data)
-                    size -= count
+                    break
             elif event is None:
                 if pieces:
                     break
@@ -103,13 +104,18 @@ class IncomingDataSet:
                     raise connection.error()
                 await connection.receive_some(math.inf)
             elif type(event) is Pause:
-                self._streak = TURN
+                streak = TURN
             else:
                 connection.handle(event)
                 if connection.ended:
                     self._finish()
                     await connection.flush_control()
                     raise connection.error()
+        self._streak = streak
+        self.size += size - left
+        if self.size > self._limit:
+            self.failed = True
+            raise DataSetError(f"a data set of more than {self._limit} bytes")
         return pieces
 
     async def discard(self) -> None:

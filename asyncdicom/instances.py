@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from . import dataset as _dataset
@@ -279,7 +279,7 @@ def prepare(
     :raises DataSetError: not a DICOM file, or not a storable data set.
     :raises OSError: the file cannot be read.
     """
-    if isinstance(what, str | os.PathLike):
+    if isinstance(what, (str, os.PathLike)):
         source: Source = FileSource.open(what, preload=False, wait=wait)
         assert isinstance(source, FileSource)
         head = source.head
@@ -313,11 +313,12 @@ def prepare(
     return prepared
 
 
-@cache
-def _path_class() -> type[Path]:
+@lru_cache(maxsize=64)
+def _folder(name: str) -> Path:
+    """Return the path of a folder in which files are saved, one after the other: taking it apart is a good deal of work."""
     from pathlib import Path  # costs 3 ms, which a program that saves nothing need not pay
 
-    return Path
+    return Path(name)
 
 
 class _Sink:
@@ -330,18 +331,22 @@ class _Sink:
         self.folder = self._sink.folder
 
     def write(self, chunks: list[memoryview]) -> None:
-        try:
-            with self._lock:
-                self._sink.write(chunks)
-        finally:
-            if self._given_up:
-                self.abort()
+        with self:
+            self._sink.write(chunks)
 
     def finish(self, chunks: list[memoryview], sync: bool, replace: bool) -> None:
-        self.write(chunks)
-        with self._lock:
+        with self:
+            self._sink.write(chunks)
             if not self._given_up:
                 self._sink.commit(sync=sync, replace=replace)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+        if self._given_up:
+            self.abort()
 
     def abort(self) -> None:
         """Leave nothing behind. A call that is in progress is not waited for, and does it when it ends."""
@@ -484,8 +489,8 @@ class ReceivedData:
             sink.abort()
             raise
         self.consumed = True
-        of_paths = _path_class()
-        return path if isinstance(path, of_paths) else of_paths(path)
+        folder = _folder(sink.folder)
+        return path if isinstance(path, type(folder)) else folder / os.fspath(path)[len(sink.folder) :]
 
     def _ended(self) -> bool:
         return self._incoming is None or self._incoming.done

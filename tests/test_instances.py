@@ -231,7 +231,22 @@ async def test_a_saved_file_is_a_part_10_file_of_what_came(size: int, sync: bool
 async def test_a_path_is_given_back_as_it_came(tmp_path: Path) -> None:
     path = tmp_path / "saved.dcm"
     assert await received().save(path) is path
-    assert type(await received().save(os.fspath(path))) is type(path)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "name", ["saved.dcm", "./saved.dcm", "folder/saved.dcm", "folder/../saved.dcm", "folder//saved"]
+)
+async def test_the_path_of_a_name_is_that_of_pathlib(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for path in (name, os.path.join(tmp_path, name)):
+        for _ in range(2):
+            saved = await received().save(path)
+            assert (saved, type(saved)) == (Path(path), type(tmp_path))
+            assert saved.is_file()
 
 
 @pytest.mark.skipif(not hasattr(os, "writev"), reason="needs writev")
