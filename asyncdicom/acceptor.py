@@ -11,7 +11,7 @@ import contextvars
 import logging
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -154,10 +154,10 @@ async def run(association: Association, *, idle: float | None, lookout: Lookout 
         await work()
 
 
-async def _perform(association: Association, request: Request) -> None:
+def _perform(association: Association, request: Request) -> Awaitable[None]:
     perform = association._perform
     assert perform is not None
-    await perform(request)
+    return perform(request)
 
 
 async def abort_quietly(association: Association) -> None:

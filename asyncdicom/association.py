@@ -632,7 +632,8 @@ class Association(Dispatch):
 
 
 def _checked(response: Response, check: bool) -> Response:
-    if check and response.status.is_failure:
+    # Success is 0; whatever else comes is rare enough to be looked up.
+    if check and response.status and response.status.is_failure:
         raise StatusError(response.status, response.error_comment, response)
     return response
 

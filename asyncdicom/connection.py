@@ -354,7 +354,7 @@ class Connection(abc.ABC):
                     if self._end is not None:
                         continue
                     deadline = self.expired(box, seconds, kind)
-                if self._has_own(box) and await self.serve_own(box):
+                if not box.items and self._has_own(box) and await self.serve_own(box):
                     deadline = math.inf if seconds is None else self.now() + seconds
             else:
                 await self._follow(box, deadline)
@@ -381,7 +381,7 @@ class Connection(abc.ABC):
                         self.on_held(self.now() - start)
                         deadline += self.now() - start
                     self._received(await self._arrival(min(deadline, self.pending_deadline())))
-                elif self._incoming is not None or self._has_own(box):
+                elif self._incoming is not None or (not box.items and self._has_own(box)):
                     return
                 elif self._streak >= TURN:
                     await self._give_turn()

@@ -60,7 +60,7 @@ from .protocol.commands import (
 from .protocol.dimse import Dimse
 from .protocol.negotiation import AcceptedContext, Negotiated
 from .protocol.values import frozen
-from .requests import EchoRequest, FindRequest, Request, RetrieveRequest, StoreRequest, UnknownRequest
+from .requests import EchoRequest, QueryRequest, Request, StoreRequest, UnknownRequest
 from .responses import Response
 from .settings import Limits, PeerProfile, Timeouts
 from .status import SOP_CLASS_NOT_SUPPORTED, Status
@@ -262,10 +262,14 @@ class Dispatch(Connection):
     def _remove(self, exchange: Exchange) -> None:
         if self._exchanges.pop(exchange.message_id, None) is not None:
             exchange.done = True
-            self._zombies.discard(exchange)
-            self._reserved.discard(exchange.message_id)
-            self._not_full(exchange)
-            self._free_slot()
+            if self._zombies:
+                self._zombies.discard(exchange)
+            if self._reserved:
+                self._reserved.discard(exchange.message_id)
+            if self._full:
+                self._not_full(exchange)
+            if self._slot_waiters:
+                self._free_slot()
 
     def _forget(self, exchange: Exchange) -> None:
         """Give up on an exchange: its slot frees when its response comes, or now if nothing was sent."""
@@ -422,7 +426,7 @@ class Dispatch(Connection):
             self.abort_now(lambda: RemoteProtocolError(f"the association was aborted: {text}"))
             return
         response = Response(message, exchange.context, data)
-        pending = response.status.is_pending and exchange.expects in _SEVERAL_RESPONSES
+        pending = exchange.expects in _SEVERAL_RESPONSES and response.status.is_pending
         if not pending:
             self._remove(exchange)
         if not exchange.discard and not (pending and exchange.abandoned):
@@ -554,8 +558,7 @@ class Dispatch(Connection):
     async def _respond(self, request: Request, status: Status, data: bytes | None, **fields: Any) -> None:
         if request.responded:
             raise LocalProtocolError(f"request {request.message_id} has its final response already")
-        several = isinstance(request, FindRequest | RetrieveRequest)
-        final = not (several and status.is_pending)
+        final = not (isinstance(request, QueryRequest) and status.is_pending)
         message = request.message
         if isinstance(request, UnknownRequest):
             response: Message = request.response

@@ -115,7 +115,7 @@ class Exchange(Box["Response | SubOperation"]):
 
     def put(self, item: Response | SubOperation) -> None:
         self.size += _weight(item)
-        super().put(item)
+        Box.put(self, item)
 
     def take(self) -> Response | SubOperation:
         """Return what was filed first."""
@@ -126,7 +126,7 @@ class Exchange(Box["Response | SubOperation"]):
 
 def _weight(item: Response | SubOperation) -> int:
     """Estimate what an item in a box takes, in bytes."""
-    return 500 + len(item.data_set_bytes or b"") if isinstance(item, Response) else 500
+    return 500 + len(item.data_set_bytes) if type(item) is Response and item.data_set_bytes else 500
 
 
 class Iteration(AsyncGenerator[T, None], Generic[T]):

@@ -122,7 +122,7 @@ class Status(int):
     def __new__(cls, code: int) -> Self:
         if not 0 <= code <= 0xFFFF:
             raise ValueError(f"a status has 16 bits, not {code:#x}")
-        return super().__new__(cls, code)
+        return int.__new__(cls, code)
 
     def __repr__(self) -> str:
         return f"Status(0x{int(self):04X})"

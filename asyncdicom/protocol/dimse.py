@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn
 from ..exceptions import LocalProtocolError
 from . import recurring
 from .commands import CCancelRQ, InvalidCommandSet, Message, UnknownCommandField
-from .framing import SEND_SIZE, Buffer, Fragment, Layout
+from .framing import SEND_SIZE, Buffer, Fragment, Layout, make_tuple
 from .pdu import AbortReason
 from .upper_layer import PAUSE_AFTER, Pause, ProviderAbort, UpperLayer, UpperLayerEvent
 
@@ -103,7 +103,7 @@ class Dimse:
                     elif not data:
                         skipped += 1
                         continue
-                    return DataSetReceived(data, is_last)
+                    return make_tuple(DataSetReceived, (data, is_last))
                 if self._after_cancel and context_id == self._context_id:
                     self._after_cancel = not is_last
                     skipped += 1
@@ -155,7 +155,7 @@ class Dimse:
             self._after_cancel = True
             has_data_set = False
         self._in_data_set = has_data_set
-        return MessageReceived(self._context_id, message, has_data_set)
+        return make_tuple(MessageReceived, (self._context_id, message, has_data_set))
 
     def _refuse_data(self, context_id: int) -> None:
         if self._in_data_set:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from .pdu import AbortReason, InvalidPDU
 
@@ -32,6 +32,7 @@ __all__ = [
     "Fragment",
     "Framer",
     "Layout",
+    "make_tuple",
     "recycle",
 ]
 
@@ -60,8 +61,6 @@ _P_DATA_TF = 4
 
 _NOTHING = memoryview(b"")
 
-#: What makes a named tuple of a tuple; by its class there is a function in between, and fragments come by the thousand.
-_make_tuple: Callable[[type[Fragment], tuple[object, ...]], Fragment] = tuple.__new__
 
 #: Longest variable field of each control PDU; ``None`` is the settable limit of A-ASSOCIATE PDUs. The other control PDUs
 #: have a fixed length of 4 (PS3.8 Tables 9-21, 9-24, 9-25, 9-26).
@@ -78,6 +77,12 @@ class Fragment(NamedTuple):
     is_command: bool
     is_last: bool
     data: memoryview
+
+
+T = TypeVar("T", bound=tuple[object, ...])
+
+#: Makes a named tuple of a tuple. Its class does so through a function, and pieces of data sets come by the thousand.
+make_tuple: Callable[[type[T], tuple[object, ...]], T] = tuple.__new__
 
 
 class ControlPDU(NamedTuple):
@@ -198,7 +203,7 @@ class Framer:
                 self._position = 0
             else:
                 self._position = end
-            return _make_tuple(Fragment, (context_id, control & 1 == 1, control & 2 == 2, chunk[position + 12 : end]))
+            return make_tuple(Fragment, (context_id, control & 1 == 1, control & 2 == 2, chunk[position + 12 : end]))
         return self._next_pdu()
 
     def _next_part(self) -> Fragment | ControlPDU | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -41,7 +41,7 @@ H = TypeVar("H", bound=Handler)
 Resolve = Callable[[str], Any]
 
 #: What performs requests; it is loaded with the first of them.
-_perform: Callable[[Services, Request, Environment], Awaitable[None]] | None = None
+_perform: Callable[[Services, Request, Environment], Coroutine[Any, Any, None]] | None = None
 
 #: How data sets other than instances are encoded, in our order of preference.
 _NATIVE = (
@@ -281,7 +281,7 @@ class Services:
                 answers[uid] = value
         return answers
 
-    async def perform(self, request: Request, environment: Environment | None = None) -> None:
+    def perform(self, request: Request, environment: Environment | None = None) -> Coroutine[Any, Any, None]:
         """Perform one request to its final response: what a server does with each.
 
         :raises AssociationError: the association ended meanwhile.
@@ -291,7 +291,7 @@ class Services:
             from .performers import perform
 
             _perform = perform
-        await _perform(self, request, environment or Environment())
+        return _perform(self, request, environment or Environment())
 
 
 def _checked(handler: H) -> H:
