@@ -281,8 +281,11 @@ class Association(Dispatch):
         :param bulk_data: as with :meth:`store`.
         :returns: a :class:`asyncdicom.StoreMany`, which yields an :class:`asyncdicom.Stored` for each, in the order given.
             One that cannot be sent, or that the peer refuses, is no reason to stop: its ``error`` says why.
+        :raises TypeError: ``what`` is one instance.
         :raises AssociationError: when iterating: the association ended; ``pending`` was sent and has no outcome.
         :raises OperationTimeout: when iterating: the peer did not answer; the association is aborted.
+
+        These, and what the iterable or an instance of your own raises otherwise, come behind the outcomes that are known.
 
         Cancelling it while iterating, or leaving the loop, sends no more and leaves the association intact.
         """

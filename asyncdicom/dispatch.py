@@ -210,6 +210,11 @@ class Dispatch(Connection):
         most = self.profile.operations
         return None if most is None else max(0, most - self._operations)
 
+    @property
+    def may_begin(self) -> bool:
+        """Whether one more request could be sent at once: the association lives, and no other has to be answered before."""
+        return not (self.ended or self._slot_waiters) and len(self._exchanges) < self._window
+
     async def _wait_for_slot(self) -> None:
         """Wait in turn until fewer requests than the window allows are outstanding."""
         while True:

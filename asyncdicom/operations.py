@@ -150,7 +150,7 @@ class Iteration(AsyncGenerator[T, None], Generic[T]):
         :raises AssociationError: the association ended.
         :raises OperationTimeout: nothing came in time; the association is aborted.
 
-        Cancelling it sends C-CANCEL and drains what still comes.
+        Cancelling it leaves, as :meth:`aclose` does.
         """
         if self._running:
             raise LocalProtocolError(f"the {self._verb} is already being iterated by another task")
@@ -182,7 +182,7 @@ class Iteration(AsyncGenerator[T, None], Generic[T]):
         """Note that the body of the loop raised."""
 
     async def aclose(self) -> None:
-        """Leave: send C-CANCEL if the operation has not ended, and drain what still comes."""
+        """Leave early, if it has not ended: a query or retrieval sends C-CANCEL and drains what still comes."""
         if not self._closed:
             if self._running:
                 raise LocalProtocolError(f"the {self._verb} is being iterated by another task")

@@ -6,19 +6,26 @@ Theory of operation
 and laid out in the PDUs of its message if it is small, while the peer is busy with those before it. All of that happens in the
 task that iterates, in ``__anext__``: no task of ours is left running while the body of the loop runs. What cannot be sent is
 an outcome like any other, so that one bad file does not keep the others from being sent.
+
+Whatever ends the sending early, be it the end of the association or a mistake of the caller, is raised behind the outcomes of
+what was sent before, as far as they came or are still to come.
 """
 
 from __future__ import annotations
 
 import os
+import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from anyio.lowlevel import checkpoint
+
 from . import disk, threads
 from .exceptions import DataSetError, LocalProtocolError, NoPresentationContext, OperationTimeout, StatusError
+from .identifiers import is_data_set
 from .instances import Instance, PreparedInstance, ReceivedData, SourceOutgoing, prepare
 from .operations import Exchange, Iteration
 from .protocol.commands import CStoreRQ, CStoreRSP
@@ -169,8 +176,8 @@ class Stored:
 
     :ivar what: the instance, as it was given.
     :ivar response: what the peer answered, or ``None`` if it could not be asked.
-    :ivar error: ``None`` if it is stored, be it with a warning; a :class:`asyncdicom.StatusError` if the peer answered a
-        failure; else why it could not be sent: :class:`asyncdicom.DataSetError`, :class:`OSError`, or
+    :ivar error: ``None`` if it is stored, be it with a warning; a :class:`asyncdicom.StatusError` if the peer answered
+        otherwise; else why it could not be sent: :class:`asyncdicom.DataSetError`, :class:`OSError`, or
         :class:`asyncdicom.NoPresentationContext`.
     """
 
@@ -196,6 +203,11 @@ class _Parcel:
         """Whether the first byte of its request went out."""
         return self.exchange is not None and self.exchange.sent
 
+    @property
+    def has_outcome(self) -> bool:
+        """Whether it is known what became of it."""
+        return self.error is not None or (self.exchange is not None and bool(self.exchange.items))
+
     def close(self) -> None:
         if self.ready is not None:
             self.ready.close()
@@ -205,7 +217,8 @@ class _Parcel:
 class StoreMany(Iteration[Stored]):
     """Instances on their way, one behind the other: yields what became of each, in the order in which they were given.
 
-    A file that breaks off when a part of it was sent takes the association with it; its outcome comes before that of others.
+    When the association is lost, the outcomes that are known come first, without those of the instances between them that
+    have none; then the reason is raised. A file that breaks off when a part of it was sent takes the association with it.
 
     Leaving early, by ``break``, ``aclose()`` or cancelling the task in ``__anext__``, sends no more. The association stays
     intact, unless the message that was just being sent could not be finished; responses that are still to come are
@@ -220,6 +233,9 @@ class StoreMany(Iteration[Stored]):
         self._next: _Parcel | None = None
         self._under_way: deque[_Parcel] = deque()
         self._failure: Exception | None = None
+        if isinstance(what, str | bytes | os.PathLike | Instance) or is_data_set(what):
+            # Several of them could be iterated over, and something quite different would come out.
+            raise TypeError(f"{type(what).__name__} is one instance: expected an iterable of instances")
         self._source: Iterator[Storable] = iter(what)
 
     @property
@@ -236,39 +252,69 @@ class StoreMany(Iteration[Stored]):
         return [*self._under_way, *([self._next] if self._next else ())]
 
     async def _step(self) -> Stored:
-        under_way = self._under_way
-        await self._fill_window()
-        if not under_way:
-            raise self._failure or StopAsyncIteration
-        parcel = under_way[0]
-        exchange = parcel.exchange
-        if exchange is None:
-            under_way.popleft()
-            return Stored(what=parcel.what, error=parcel.error)
         association = self._association
-        await association._wait_exchange(exchange)
-        response = association._take(exchange)
+        try:
+            await self._fill_window()
+            parcel = self._under_way[0] if self._under_way else None
+            if parcel is not None and not parcel.has_outcome:
+                assert parcel.exchange is not None
+                await association._wait_exchange(parcel.exchange)
+        except Exception:
+            # What was answered before the end is not lost with the association.
+            parcel = next((parcel for parcel in self._parcels() if parcel.has_outcome), None)
+            if parcel is None or not association.ended:
+                raise
+        if parcel is None:
+            raise self._failure or StopAsyncIteration
+        if parcel.error is not None:
+            await checkpoint()  # any number of these may come without anything else that waits
+        return self._deliver(parcel)
+
+    def _deliver(self, parcel: _Parcel) -> Stored:
+        """Make the outcome of an instance that has one."""
+        if parcel is self._next:
+            self._next = None
+        else:
+            self._under_way.remove(parcel)
+        if parcel.error is not None:
+            # Whoever keeps the error shall not keep us, what we have open, and what was read.
+            traceback.clear_frames(parcel.error.__traceback__)
+            return Stored(what=parcel.what, error=parcel.error)
+        assert parcel.exchange is not None
+        response = self._association._take(parcel.exchange)
         assert isinstance(response, Response)
-        under_way.popleft()
         status = response.status
-        error = StatusError(status, response.error_comment, response) if status.is_failure else None
+        good = status.is_success or status.is_warning
+        error = None if good else StatusError(status, response.error_comment, response)
         return Stored(what=parcel.what, response=response, error=error)
 
     async def _fill_window(self) -> None:
         """Send until the window is full, and have the next one ready while the peer works."""
         under_way = self._under_way
-        window = self._association.async_operations[0] or _UNLIMITED
-        while len(under_way) < window and (parcel := self._next or await self._take_next()) is not None:
+        while self._may_send() and (parcel := self._next or await self._take_next()) is not None:
             if parcel.error is None:
-                await self._send(parcel)
+                try:
+                    await self._send(parcel)
+                except Exception as exc:
+                    if self._association.ended:
+                        raise
+                    self._failure = exc
+                    break
             self._next = None
-            if parcel.error is not None and self._association.ended:
-                # Its file broke off, and the association with it: no response to the others will come before this.
-                under_way.appendleft(parcel)
-                return
             under_way.append(parcel)
-        if self._next is None and under_way and (first := under_way[0].exchange) is not None and not first.items:
+        idle = under_way and not under_way[0].has_outcome and not self._association.ended
+        if idle and self._next is None:
             await self._take_next()
+
+    def _may_send(self) -> bool:
+        """Tell whether to send one more before an outcome is waited for."""
+        if self._failure is not None:
+            return False
+        under_way = self._under_way
+        if not under_way:
+            return True  # be it to wait for others, or to learn that the association has ended
+        association = self._association
+        return len(under_way) < (association.async_operations[0] or _UNLIMITED) and association.may_begin
 
     async def _take_next(self) -> _Parcel | None:
         """Take the next instance and make it ready; ``None`` if there are no more.
@@ -293,13 +339,14 @@ class StoreMany(Iteration[Stored]):
         except Exception as exc:
             self._let_go(parcel)
             if not isinstance(exc, DataSetError | NoPresentationContext | OSError):
-                self._failure, self._next = exc, None
+                self._failure = exc
                 return None
             parcel.error = exc
         return parcel
 
     async def _send(self, parcel: _Parcel) -> None:
         association = self._association
+        association.check()
         ready = parcel.ready
         assert ready is not None
         exchange = await association._open_exchange(ready.context, CStoreRSP, parcel.message_id)
@@ -307,11 +354,14 @@ class StoreMany(Iteration[Stored]):
         parcel.exchange = exchange
         try:
             await association._send_request(exchange, ready.message, ready.data)
-        except OperationTimeout:
-            raise
-        except (DataSetError, OSError) as exc:
-            association._forget(exchange)
-            parcel.exchange, parcel.error = None, exc
+        except Exception as exc:
+            cannot_be_read = isinstance(exc, DataSetError | OSError) and not isinstance(exc, OperationTimeout)
+            if cannot_be_read or not association.ended:
+                association._forget(exchange)
+                parcel.exchange = None
+            if not cannot_be_read:
+                raise
+            parcel.error = exc
         finally:
             parcel.close()
 

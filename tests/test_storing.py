@@ -295,13 +295,14 @@ async def test_a_file_that_became_shorter_after_a_part_was_sent_ends_the_associa
 
     async with windowed(script, 2, timeouts=asyncdicom.Timeouts(abort=0.05)) as assoc:
         good = ct_instance()
-        storing = assoc.store_many([good, short, good])
+        source = iter([good, short, good])
+        storing = assoc.store_many(source)
         stored = await anext(storing)
         assert stored.what is short
         assert isinstance(stored.error, OSError)
         with pytest.raises(asyncdicom.AssociationAborted, match="broke off"):
             await anext(storing)
-        assert (storing.pending, storing.unsent) == ([good], [good])
+        assert (storing.pending, storing.unsent, list(source)) == ([good], [], [good])
 
 
 async def test_a_native_instance_is_converted_or_is_an_outcome() -> None:
