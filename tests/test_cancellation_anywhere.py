@@ -51,6 +51,11 @@ async def store_large(assoc: asyncdicom.Association) -> object:
     return await assoc.store(ct_instance(_LARGE))
 
 
+async def store_many(assoc: asyncdicom.Association) -> object:
+    sizes = (20_000, 700_000, 300_000)
+    return [stored async for stored in assoc.store_many(ct_instance(size, f"1.2.{size}") for size in sizes)]
+
+
 async def find(assoc: asyncdicom.Association) -> object:
     return [match async for match in assoc.find(identifier())]
 
@@ -67,7 +72,7 @@ async def n_create(assoc: asyncdicom.Association) -> object:
     return await assoc.n_create(identifier(), sop.MODALITY_PERFORMED_PROCEDURE_STEP, "1.2.3")
 
 
-VERBS: tuple[Use, ...] = (echo, store_small, store_medium, store_large, find, get, move, n_create)
+VERBS: tuple[Use, ...] = (echo, store_small, store_medium, store_large, store_many, find, get, move, n_create)
 
 
 def make_services() -> asyncdicom.Services:
