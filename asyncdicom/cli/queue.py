@@ -21,30 +21,48 @@ class Item:
     """A file to be sent.
 
     :ivar instance: it, as it is given to ``store_many``.
-    :ivar watched: whether its bytes are counted as they are read.
     :ivar attempts: how often an association was lost over it.
     """
 
-    __slots__ = ("attempts", "file", "instance", "watched")
+    __slots__ = ("_advance", "_counted", "attempts", "file", "instance")
 
     def __init__(self, file: Found, advance: Callable[[int], None]) -> None:
         self.file = file
         self.attempts = 0
-        self.watched = file.size > _LARGE
+        self._advance = advance
+        self._counted = 0
         self.instance: str | Instance = file.path
-        if self.watched:
+        if file.size > _LARGE:
             uids = file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid
-            self.instance = Instance(*uids, partial(_Watched, file, advance))
+            self.instance = Instance(*uids, partial(_Watched, file, self._read))
+
+    def _read(self, count: int) -> None:
+        """Count bytes that were read, but not more than the file had when it was found."""
+        self._count(min(self._counted + count, self.file.size))
+
+    def done(self) -> None:
+        """Count all of it, whatever became of it."""
+        self._count(self.file.size)
+
+    def again(self) -> None:
+        """Count it anew."""
+        self._count(0)
+
+    def _count(self, counted: int) -> None:
+        more, self._counted = counted - self._counted, counted
+        if more:
+            self._advance(more)
 
 
 class Queue:
     """An iterator over files, for any number of consumers, and a place for those that are to be tried again.
 
-    :param advance: is told the bytes of large files as they are read.
+    :param advance: is told by how many bytes more, or less, the files are done; those of large ones as they are read, in
+        worker threads.
     """
 
     def __init__(self, files: Iterable[Found], advance: Callable[[int], None]) -> None:
-        self._files = iter(files)
+        self._files = deque(files)
         self._advance = advance
         self._again: deque[Item] = deque()
 
@@ -52,10 +70,17 @@ class Queue:
         return self
 
     def __next__(self) -> Item:
-        return Item(next(self._files), self._advance)
+        if not self._files:
+            raise StopIteration
+        return Item(self._files.popleft(), self._advance)
+
+    def __bool__(self) -> bool:
+        """Whether there are files left, be it some that were given back."""
+        return bool(self._files or self._again)
 
     def put_back(self, item: Item) -> None:
         """Give a file back, to be taken by :meth:`again`."""
+        item.again()
         self._again.append(item)
 
     def again(self) -> Item | None:

@@ -13,6 +13,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -65,6 +66,21 @@ class _Tally:
     started: float = 0.0
 
 
+class _Progress:
+    """How much of all files is done, on the bar."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def advance(self, count: int) -> None:
+        """Go on by so many bytes, or back; also in worker threads."""
+        with self._lock:
+            self._done += count
+            self._bar.update(self._done)
+
+
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Do it, and return the exit status."""
     from .associate import connection_options
@@ -83,8 +99,9 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         tally.total = len(scan.files)
         tally.started = perf_counter()
         with screen.bar("sending", sum(file.size for file in scan.files) or None, of_bytes=True) as bar:
+            progress = _Progress(bar)
             for contexts, files in group(scan.files):
-                sender = _Sender(options, screen, interrupt, tally, bar)
+                sender = _Sender(options, screen, interrupt, tally, progress)
                 try:
                     await sender.send(contexts, files, arguments)
                 except CommandError as exc:
@@ -129,14 +146,13 @@ class _Sender:
     """Sends the files that share an association's presentation contexts."""
 
     def __init__(
-        self, options: argparse.Namespace, screen: Screen, interrupt: Interrupt, tally: _Tally, bar: Bar
+        self, options: argparse.Namespace, screen: Screen, interrupt: Interrupt, tally: _Tally, progress: _Progress
     ) -> None:
         self._options = options
         self._screen = screen
         self._interrupt = interrupt
         self._tally = tally
-        self._bar = bar
-        self._progress = 0
+        self._progress = progress
         self._refused: CommandError | None = None
         self._associated = False
 
@@ -149,8 +165,7 @@ class _Sender:
 
         from .queue import Queue
 
-        self._progress = self._tally.bytes_sent
-        queue = Queue(files, self._advance)
+        queue = Queue(files, self._progress.advance)
         failed: Exception | None = None
 
         async def work() -> None:
@@ -169,10 +184,6 @@ class _Sender:
             raise failed
         if self._refused is not None and not self._associated:
             raise self._refused
-
-    def _advance(self, count: int) -> None:
-        self._progress += count
-        self._bar.update(self._progress)
 
     async def _work(self, queue: Queue, contexts: list[PresentationContext], arguments: dict[str, Any]) -> None:
         """Send over one association after the other, until there are no more files."""
@@ -204,12 +215,12 @@ class _Sender:
 
     async def _fill(self, association: Association, queue: Queue) -> Exception | None:
         """Send what there is over an association; return why it was lost, or ``None``."""
-        # One at a time, so that one that is the reason takes no others with it again.
-        while (item := queue.again()) is not None:
-            lost = await self._send(association, queue, iter([item]))
-            if lost is not None:
-                return lost
-        return await self._send(association, queue, queue)
+        lost = None
+        while lost is None and queue:
+            # One at a time, so that one that is the reason takes no others with it again.
+            item = queue.again()
+            lost = await self._send(association, queue, queue if item is None else iter([item]))
+        return lost
 
     async def _send(self, association: Association, queue: Queue, items: Iterator[Item]) -> Exception | None:
         """Send files; return why the association was lost, if it was."""
@@ -231,6 +242,7 @@ class _Sender:
                     queue.put_back(item)
                 else:
                     self._fail(item, _words(exc))
+                    item.done()
             return exc
         return None
 
@@ -241,8 +253,7 @@ class _Sender:
             self._answered(item, response)
         elif error is not None:
             self._fail(item, _words(error))
-        if not item.watched:
-            self._advance(item.file.size)
+        item.done()
 
     def _answered(self, item: Item, response: Response) -> None:
         self._tally.answered += 1

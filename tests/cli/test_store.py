@@ -245,6 +245,44 @@ def test_a_peer_that_takes_fewer_associations_gets_all_the_same() -> None:
     assert {item.sop_instance_uid for item in study()} <= receiver.data.keys()
 
 
+def test_what_a_lost_association_leaves_behind_is_sent_by_another_if_it_cannot_be_made_again() -> None:
+    receiver = Receiver()
+    refused = anyio.Event()
+    associations = 0
+
+    @receiver.services.on_associate
+    async def admit(request: asyncdicom.AssociationRequest) -> None:
+        nonlocal associations
+        associations += 1
+        if associations > 2:
+            refused.set()
+            raise asyncdicom.AssociationRejected(1, 1, 3)
+
+    async def store(request: StoreRequest) -> int | None:
+        if not receiver.associations or request.association is receiver.associations[0]:
+            receiver.associations.append(request.association)
+            await both.wait()
+            await request.association.abort()
+        else:
+            both.set()
+            await refused.wait()
+        return await receiver._store(request)
+
+    both = anyio.Event()
+    receiver.services.store("*")(store)
+    paths = [item.path for item in study()[:6]]
+    with serving(receiver.services) as (address, _):
+        result = run("store", address, *paths, "--associations", 2, "--window", 1)
+    assert result.status == 0
+    assert result.err.splitlines() == [
+        "asyncdicom store: association aborted by the service user (source 0, reason 0); associating again",
+        f"asyncdicom store: {address}: association rejected permanently: "
+        "calling AE title not recognized (result 1, source 1, reason 3)",
+    ]
+    assert receiver.data.keys() == {item.sop_instance_uid for item in study()[:6]}
+    assert result.out.startswith("sent 6 instances, ")
+
+
 def test_a_file_that_vanishes_or_is_overwritten_meanwhile_is_a_failure(tmp_path: Path) -> None:
     # More than is read ahead: what comes behind can be taken away when the first one arrives.
     for number, item in enumerate(study()):
