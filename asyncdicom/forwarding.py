@@ -33,12 +33,10 @@ class ReceivedOutgoing:
         """
         # One byte more than is asked for tells that these are not the last.
         while self._held <= limit and not self._ended:
-            piece = await self._data._next()
-            if piece is None:
-                self._ended = True
-            else:
-                self._pieces.append(piece)
-                self._held += len(piece)
+            pieces = await self._data._gather(limit + 1 - self._held)
+            self._ended = not pieces
+            self._pieces += pieces
+            self._held += sum(map(len, pieces))
         joined = b"".join(self._pieces)
         rest = memoryview(joined)[limit:]
         self._pieces = [rest] if rest else []

@@ -18,6 +18,7 @@ from .dataset import BytesSource, FileSink, FileSource, Source, StreamSource, pa
 from .exceptions import DataSetError, LocalProtocolError
 from .identifiers import is_data_set
 from .incoming import IncomingDataSet
+from .protocol.framing import RECEIVE_SIZE
 from .protocol.recurring import encode
 from .status import OUT_OF_RESOURCES, SUCCESS, Status
 
@@ -366,9 +367,8 @@ class _Pieces(AsyncIterator[bytes]):
 
     async def __anext__(self) -> bytes:
         received = self._received
-        while (piece := await received._next()) is not None:
-            if len(piece):
-                return bytes(piece)
+        if pieces := await received._gather(RECEIVE_SIZE):
+            return b"".join(pieces)
         received.consumed = True
         raise StopAsyncIteration
 
@@ -397,10 +397,6 @@ class ReceivedData:
         if self._begun:
             raise LocalProtocolError("the data set of this instance was consumed already")
         self._begun = True
-
-    async def _next(self) -> memoryview | None:
-        pieces = await self._gather(1)
-        return pieces[0] if pieces else None
 
     async def _gather(self, size: int) -> list[memoryview]:
         """Return what is next, and at hand, until it is *size* bytes; nothing at the end."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import itertools
 import os
 import re
 import secrets
@@ -175,6 +176,7 @@ class FolderFiles:
         self._folder = ""
         self._room = 0
         self._own, self._locked = _own_folder(self._incoming)
+        self._numbers = itertools.count()  # name what comes in: nobody else writes to that folder
         head = _boot().encode("ascii") + b"\n"
         self._journal_head = len(head)
         try:
@@ -185,7 +187,7 @@ class FolderFiles:
             raise
 
     def begin(self) -> Incoming:
-        return _FileIncoming(self, f"{self._own}{os.sep}{secrets.token_hex(8)}")
+        return _FileIncoming(self, f"{self._own}{os.sep}{next(self._numbers):016x}")
 
     def place(self, sop_instance_uid: str, *, sync: bool) -> str:
         """Return a new name, which is in doubt from now on, in a folder that is there.
