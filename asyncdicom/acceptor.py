@@ -119,12 +119,11 @@ async def run(association: Association, *, idle: float | None, lookout: Lookout 
                 _on_the_loop(tasks.start_soon, work)
 
         async def work() -> None:
-            with CancelScope() as scope:
-                association.worker_scopes.add(scope)
-                try:
-                    await serve_requests()
-                finally:
-                    association.worker_scopes.discard(scope)
+            association.workers += 1
+            try:
+                await serve_requests()
+            finally:
+                association.workers -= 1
 
         async def serve_requests() -> None:
             nonlocal waiting
@@ -150,6 +149,7 @@ async def run(association: Association, *, idle: float | None, lookout: Lookout 
                     await association.abort()
                     return
 
+        association.worker_scope = tasks.cancel_scope
         association.wanted = spawn
         await work()
 

@@ -29,7 +29,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import anyio
-from anyio import CancelScope, get_cancelled_exc_class
+from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 
 from . import threads
@@ -698,14 +698,8 @@ class Connection(abc.ABC):
                 if upper_layer.state is State.STA8:
                     upper_layer.confirm_release()
                 await self.flush_control()
-                # Whoever is cancelled gives the peer a moment to read our A-ABORT, not the whole of the ARTIM time.
-                moment = self.timeouts.abort or 1.0
-                for shield in (True, False):
-                    rest = math.inf if linger is None else linger
-                    seconds = min(moment, rest) if shield else rest - moment
-                    if upper_layer.state is State.STA13 and not upper_layer.should_close and seconds > 0:
-                        with CancelScope(shield=shield, deadline=self.now() + seconds):
-                            await self._await_close()
+                if linger != 0 and upper_layer.state is State.STA13 and not upper_layer.should_close:
+                    await self._linger(linger)
                 if upper_layer.state is State.STA13 and not upper_layer.should_close:
                     upper_layer.artim_expired()
         finally:
@@ -714,17 +708,37 @@ class Connection(abc.ABC):
             self._let_go()
             await self.transport.aclose()
 
-    async def _await_close(self) -> None:
+    async def _linger(self, seconds: float | None) -> None:
+        """Give the peer so many seconds to close first (PS3.8 9.2).
+
+        Whoever is cancelled gives it a moment to read our A-ABORT, not the whole of the ARTIM time.
+        """
+        start = self.now()
+        deadline = math.inf if seconds is None else start + seconds
+        try:
+            await self._await_close(deadline)
+        except get_cancelled_exc_class():
+            # A cancellation of asyncio's own, of a task that has to end at once, is not to be waited out.
+            if current_effective_deadline() == -math.inf:
+                deadline = min(deadline, start + (self.timeouts.abort or 1.0))
+                with CancelScope(shield=True, deadline=deadline):
+                    await self._await_close(deadline)
+            raise
+
+    async def _await_close(self, deadline: float) -> None:
         """Wait until the peer closes, ignoring what it still sends (Sta13)."""
         upper_layer = self.core.upper_layer
-        while self.transport.is_receiving:
+        while self.transport.is_receiving and self.now() < deadline:
             await checkpoint()  # somebody was told that it has ended, and is on the way out
-        while not upper_layer.should_close:
+        while not upper_layer.should_close and self.now() < deadline:
             await skip_events(upper_layer)
             await self.flush_control()
             if upper_layer.should_close:
                 break
-            data = await self.transport.receive()
+            try:
+                data = await self.transport.receive(deadline)
+            except TimeoutError:
+                break
             if data:
                 upper_layer.receive_data(data)
             else:

@@ -168,7 +168,10 @@ class Dispatch(Connection):
         self._held: deque[Request] = deque()
         self._refusals: deque[tuple[int, int, Status]] = deque()
         self._room: anyio.Event | None = None
-        self.worker_scopes: set[CancelScope] = set()
+        #: The scope of a server's workers, how many there are, and how many of them wait for a request.
+        self.worker_scope: CancelScope | None = None
+        self.workers = 0
+        self._resting = 0
         self.wanted: Callable[[], None] | None = None
         self._last_activity: float | None = None
         core.establish(negotiated.contexts, negotiated.maximum_length)
@@ -489,8 +492,10 @@ class Dispatch(Connection):
             await self._room.wait()
 
     def on_end(self) -> None:
-        for scope in self.worker_scopes:
-            scope.cancel()
+        # A lone worker that waits for a request notices the end itself, which costs less.
+        lone = self.workers == self._resting == 1 and not self._requests.items
+        if self.worker_scope is not None and not lone:
+            self.worker_scope.cancel()
         for request in list(self._performing.values()):
             if request._scope is not None:
                 request._scope.cancel()
@@ -518,7 +523,11 @@ class Dispatch(Connection):
         while True:
             if not self._requests.items:
                 self._last_activity = self.now()
-                await self.wait(self._requests, idle, "idle")
+                self._resting += 1
+                try:
+                    await self.wait(self._requests, idle, "idle")
+                finally:
+                    self._resting -= 1
             request = self._requests.items.popleft()
             refusal = request.refusal
             if refusal is None:

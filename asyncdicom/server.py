@@ -404,7 +404,8 @@ class Server:
             connection.association = None
             self._admission.uncount(connection)
             seconds = time.perf_counter() - start
-            logger.info("association %d %s after %.3f s", connection.number, describe_end(association), seconds)
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("association %d %s after %.3f s", connection.number, describe_end(association), seconds)
             if instrument.enabled():
                 instrument.emit(
                     instrument.AssociationEnded(

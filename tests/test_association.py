@@ -29,6 +29,7 @@ from .harness import (
     CT_ID,
     GET_ID,
     MPPS_ID,
+    PATIENCE,
     VERIFICATION_ID,
     ct_bytes,
     ct_instance,
@@ -845,6 +846,44 @@ async def test_abort_does_not_wait_long_for_a_peer_that_keeps_sending() -> None:
 
     async with scripted(script, timeouts=asyncdicom.Timeouts(abort=0.05)) as assoc:
         await assoc.abort()
+
+
+@pytest.mark.parametrize("first", ["cancelled", "aborted"])
+async def test_whoever_is_cancelled_gives_the_peer_a_moment_to_read_our_abort(first: str) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect_abort()
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        order.append("the peer has read")
+        await peer.aclose()
+
+    scope = anyio.CancelScope()
+    order: list[str] = []
+    async with scripted(script, timeouts=asyncdicom.Timeouts(abort=PATIENCE)) as assoc:
+        if first == "cancelled":
+            scope.cancel()
+        with scope:
+            await assoc.abort()
+        assert scope.cancelled_caught
+        order.append("we have left")
+    assert order == ["the peer has read", "we have left"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_asyncio_cancels_does_not_wait_for_the_peer_to_read_our_abort(anyio_backend: str) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect_abort()
+        await ended.wait()
+
+    ended = anyio.Event()
+    async with scripted(script, timeouts=asyncdicom.Timeouts(abort=PATIENCE)) as assoc:
+        task = asyncio.create_task(assoc.abort())
+        await anyio.wait_all_tasks_blocked()
+        assert not task.done()
+        task.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert task.cancelled()
+        ended.set()
 
 
 async def test_abort_gives_up_on_a_peer_that_does_not_read() -> None:

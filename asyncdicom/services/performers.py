@@ -105,7 +105,7 @@ async def _authorise(services: Services, request: Request) -> Outcome | None:
 async def _unary(request: Request, handler: Handler, environment: Environment) -> None:
     """C-STORE, C-ECHO and the N- services: one response."""
     association = request.association
-    if association.worker_scopes:
+    if association.worker_scope is not None:
         # A server's worker is in a scope already, that the end of the association cancels: one for all its requests.
         answer, data = await _call(request, handler)
     else:
