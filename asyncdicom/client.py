@@ -49,6 +49,11 @@ logger = logging.getLogger("asyncdicom.association")
 #: Our AE title unless another is given.
 DEFAULT_CALLING = "ASYNCDICOM"
 
+# What is used where nothing else is given.
+_TIMEOUTS = Timeouts()
+_LIMITS = Limits()
+_PROFILE = PeerProfile()
+
 Context = str | PresentationContext
 
 
@@ -155,14 +160,14 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
         strict_roles: bool = False,
         profile: PeerProfile | None = None,
     ) -> None:
-        self._profile = profile = profile or PeerProfile()
+        self._profile = profile = profile or _PROFILE
         self._address = Address.parse(address)
         self._ssl = ssl
         self._server_hostname = server_hostname
         self._services = services
         self._stream = stream
-        self._timeouts = timeouts or Timeouts()
-        self._limits = limits or Limits()
+        self._timeouts = timeouts or _TIMEOUTS
+        self._limits = limits or _LIMITS
         self._strict_roles = strict_roles
         self._maximum_length = profile.most(maximum_length)
         identity = None

@@ -89,6 +89,9 @@ _NAMES: Mapping[type[Message], str] = MappingProxyType(
         NDeleteRQ: "N-DELETE",
     }
 )
+#: How a peer is treated that nothing is known of.
+_PROFILE = PeerProfile()
+
 _SEVERAL_RESPONSES = frozenset({CFindRSP, CGetRSP, CMoveRSP})
 
 #: The most requests of ours that are outstanding when the window is unlimited: Message IDs have 16 bits.
@@ -136,7 +139,7 @@ class Dispatch(Connection):
         super().__init__(transport, core, timeouts, limits)
         self.negotiated = negotiated
         self.is_requestor = requestor
-        self.profile = profile = profile or PeerProfile()
+        self.profile = profile = profile or _PROFILE
         self.strict_roles = strict_roles or profile.strict_roles
         self.peer = Peer(
             ae_title=negotiated.called_ae_title if requestor else negotiated.calling_ae_title,

@@ -62,6 +62,9 @@ logger = logging.getLogger("asyncdicom.server")
 #: Seconds that an association must be idle for a server that stops not to wait for it.
 _GRACE = 0.5
 
+#: How a peer is treated that nothing is known of.
+_PROFILE = PeerProfile()
+
 Peers = Mapping[str, "str | Address"] | Callable[[str], Any]
 Profiles = Mapping[str, PeerProfile] | Callable[[str], Any]
 
@@ -129,6 +132,7 @@ class Server:
         self._proxy_from = None if proxy_from is None else Networks(proxy_from)
         self._resolve = _resolver(peers)
         self._profile = _resolver(profiles)
+        self._has_profiles = profiles is not None
         self._listener: Listener | None = None
         self._tasks: TaskGroup | None = None
         self._runner: asyncio.Task[None] | None = None
@@ -438,8 +442,8 @@ class Server:
             item.sop_class_uid: read_information(item.sop_class_uid, item.information)
             for item in request.user_information.extended_negotiation
         }
-        profile = PeerProfile()
-        if rejection is None:
+        profile = _PROFILE
+        if rejection is None and self._has_profiles:
             found = await self._find_profile(request.calling_ae_title, deadline)
             if found is None:
                 rejection = pdu.AssociateRJ(result=1, source=1, reason=1)
@@ -510,7 +514,7 @@ class Server:
         try:
             with CancelScope(deadline=deadline):
                 found: PeerProfile | None = await call(self._profile, ae_title)
-                return found or PeerProfile()
+                return found or _PROFILE
             logger.error("the profile of a peer was not told in time")
         except Exception as exc:
             logger.error("the profile of a peer cannot be told: %s", type(exc).__name__, exc_info=exc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -15,6 +16,8 @@ from asyncdicom.protocol.framing import RECEIVE_SIZE
 from asyncdicom.transport import Transport, listen, open_tcp, wrap_socket
 
 pytestmark = pytest.mark.anyio
+
+needs_uvloop = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed")
 
 
 @asynccontextmanager
@@ -117,3 +120,33 @@ async def test_a_listener_is_connected_to_by_name_and_number() -> None:
     finally:
         for sock in sockets:
             sock.close()
+
+
+@asynccontextmanager
+async def _connected() -> AsyncIterator[tuple[Transport, Transport]]:
+    """Give the two ends of a connection over TCP: that which was made, and that which was accepted."""
+    (listener,) = listen("127.0.0.1", 0)
+    with listener:
+        made = await open_tcp("127.0.0.1", listener.getsockname()[1])
+        listener.setblocking(True)
+        connection, _ = listener.accept()
+        connection.setblocking(False)
+        accepted = await wrap_socket(connection)
+        try:
+            yield made, accepted
+        finally:
+            await made.aclose()
+            await accepted.aclose()
+
+
+@pytest.mark.parametrize(
+    "anyio_backend",
+    ["asyncio", "trio", pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=needs_uvloop)],
+)
+async def test_both_ends_send_at_once_and_notice_a_peer_that_is_gone(anyio_backend: object) -> None:
+    async with _connected() as ends:
+        for end in ends:
+            assert end.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+            assert end.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+        assert ends[0].peer_address == ends[1].local_address
+        assert ends[0].local_address == ends[1].peer_address

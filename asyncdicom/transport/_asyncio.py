@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from ..protocol.framing import RECEIVE_SIZE
 from . import _base
-from ._base import QUICKACK, TIME_SLICE, Transport, lost, plain_address, set_options
+from ._base import QUICKACK, TIME_SLICE, Transport, lost, plain_address
 
 __all__ = ["AsyncioTransport"]
 
@@ -105,11 +105,12 @@ class AsyncioTransport(asyncio.BufferedProtocol, Transport):
         self._sender: asyncio.Future[None] | None = None
         self._writable = True
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self._slice = 0.0
+        self._slice = time.perf_counter()
         self._quickack: Callable[[], None] | None = None
         self._watcher: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = math.inf
+        self._peer: tuple[str, int] | str | None = None
 
     # asyncio's side.
 
@@ -117,10 +118,11 @@ class AsyncioTransport(asyncio.BufferedProtocol, Transport):
         self._transport = transport
         # send() returns once everything is with the operating system: a buffer may then be used again.
         transport.set_write_buffer_limits(high=0)
-        sock = transport.get_extra_info("socket")
-        set_options(sock)
-        if QUICKACK is not None and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            set_option = sock.setsockopt
+        # Both kinds of event loop set TCP_NODELAY themselves. What a socket is asked or told through uvloop costs another
+        # socket each time, so it is asked for its peer once; only those of TCP are at a host and port.
+        self._peer = plain_address(transport.get_extra_info("peername"))
+        if QUICKACK is not None and isinstance(self._peer, tuple):
+            set_option = transport.get_extra_info("socket").setsockopt
             quickack = QUICKACK
 
             def acknowledge() -> None:
@@ -329,7 +331,7 @@ class AsyncioTransport(asyncio.BufferedProtocol, Transport):
 
     @property
     def peer_address(self) -> tuple[str, int] | str | None:
-        return plain_address(self._transport.get_extra_info("peername"))
+        return self._peer
 
     @property
     def local_address(self) -> tuple[str, int] | str | None:

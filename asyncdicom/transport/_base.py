@@ -18,12 +18,12 @@ __all__ = [
     "QUICKACK",
     "TIME_SLICE",
     "Transport",
+    "keep_alive",
     "local_name",
     "lost",
     "on_trio",
     "peer_name",
     "plain_address",
-    "set_options",
 ]
 
 #: A task that finds its bytes ready yields to others after this time, in seconds.
@@ -170,10 +170,9 @@ def on_trio() -> bool:
     return module is not None and bool(module.lowlevel.in_trio_task())
 
 
-def set_options(sock: Any) -> None:
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        except OSError:
-            pass  # the connection is lost already; the first use of it will say so
+def keep_alive(sock: Any) -> None:
+    """Let the system find out whether the peer of a socket is still there, when nothing is said for hours."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except (OSError, ValueError):
+        pass  # the connection is lost already; the first use of it will say so

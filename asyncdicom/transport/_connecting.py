@@ -13,7 +13,7 @@ import anyio
 
 from ..exceptions import AssociationClosed, ConnectError, OperationTimeout
 from ._asyncio import AsyncioTransport
-from ._base import Transport, on_trio
+from ._base import Transport, keep_alive, on_trio
 from ._tls import TLSTransport
 from ._trio import TrioTransport
 
@@ -39,10 +39,8 @@ async def open_tcp(
     :raises ConnectError: refused, unreachable, name or TLS failure; cancelling it closes what was opened.
     :raises OperationTimeout: of kind ``"connect"`` or ``"tls"``.
     """
-    transport: Transport | None = None
     try:
-        with anyio.CancelScope(deadline=_deadline(connect_timeout)):
-            transport = await _connect(host, port)
+        transport = await (_connect_on_trio if on_trio() else _connect_on_asyncio)(host, port, connect_timeout)
     except OSError as exc:
         raise ConnectError(f"cannot connect to {_show(host, port)}: {_reason(exc)}") from exc
     except UnicodeError as exc:
@@ -115,23 +113,33 @@ def _reason(exc: BaseException) -> str:
     return str(exc)
 
 
-async def _connect(host: str, port: int) -> Transport:
-    if on_trio():
-        import trio
+async def _connect_on_trio(host: str, port: int, seconds: float | None) -> Transport | None:
+    import trio
 
+    with trio.CancelScope(deadline=_deadline(seconds)):
         if host.startswith("/"):
-            stream = await trio.open_unix_socket(host)
-        else:
-            stream = await trio.open_tcp_stream(host, port)
-        return TrioTransport(stream.socket)
+            return TrioTransport((await trio.open_unix_socket(host)).socket)
+        return TrioTransport((await trio.open_tcp_stream(host, port)).socket)
+    return None
+
+
+async def _connect_on_asyncio(host: str, port: int, seconds: float | None) -> Transport | None:
     loop = asyncio.get_running_loop()
-    if host.startswith("/"):
-        _, protocol = await loop.create_unix_connection(AsyncioTransport, host)
-    else:
-        # An address needs no race between addresses, and uvloop tries those of a name one after the other.
-        races = not _is_address(host) and not type(loop).__module__.startswith("uvloop")
-        eyeballs: dict[str, Any] = {"happy_eyeballs_delay": 0.25} if races else {}
-        _, protocol = await loop.create_connection(AsyncioTransport, host, port, **eyeballs)
+    timeout = asyncio.timeout(seconds)
+    try:
+        async with timeout:
+            if host.startswith("/"):
+                _, protocol = await loop.create_unix_connection(AsyncioTransport, host)
+            else:
+                # An address needs no race between addresses, and uvloop tries those of a name one after the other.
+                races = not _is_address(host) and not type(loop).__module__.startswith("uvloop")
+                eyeballs: dict[str, Any] = {"happy_eyeballs_delay": 0.25} if races else {}
+                _, protocol = await loop.create_connection(AsyncioTransport, host, port, **eyeballs)
+    except TimeoutError:
+        if timeout.expired():
+            return None
+        raise  # the operating system gave up first
+    keep_alive(protocol.socket)
     return protocol
 
 
@@ -146,6 +154,7 @@ async def wrap_socket(sock: socket.socket) -> Transport:
 
         return TrioTransport(trio.socket.from_stdlib_socket(sock))
     loop = asyncio.get_running_loop()
+    keep_alive(sock)
     try:
         _, protocol = await loop.connect_accepted_socket(AsyncioTransport, sock)
     except BaseException:

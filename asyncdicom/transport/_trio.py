@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ..protocol.framing import RECEIVE_SIZE
-from ._base import QUICKACK, Transport, lost, peer_name, set_options
+from ._base import QUICKACK, Transport, keep_alive, lost, peer_name
 
 if TYPE_CHECKING:
     import trio
@@ -25,8 +25,12 @@ class TrioTransport(Transport):
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._socket = sock
-        set_options(sock)
-        self._quickack = QUICKACK is not None and sock.family in (socket.AF_INET, socket.AF_INET6)
+        keep_alive(sock)
+        over_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
+        if over_tcp:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._quickack = over_tcp and QUICKACK is not None
         self._peer = peer_name(sock)
         self._receiving: anyio.CancelScope | None = None
 
