@@ -22,8 +22,9 @@ from ._base import QUICKACK, TIME_SLICE, Transport, lost, plain_address
 
 __all__ = ["AsyncioTransport"]
 
-#: Received bytes that may wait before the socket is no longer read.
-_HIGH_WATER = RECEIVE_SIZE
+#: Received bytes that may wait before the socket is no longer read. An image of 512 KiB fits, which takes three receives:
+#: to pause for each of them, and to go on after it, costs several calls of the system.
+_HIGH_WATER = 3 * RECEIVE_SIZE
 
 #: Bytes of one receive that are handed on where they were received; fewer are copied, so that they hold no more memory
 #: than they are.
