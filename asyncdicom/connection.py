@@ -387,7 +387,9 @@ class Connection(abc.ABC):
                     await self._give_turn()
         finally:
             if self._incoming is None:
-                self._pass_baton()
+                self._baton_free = True
+                if self._followers:
+                    self._pass_baton()
                 if self._watching:
                     # What has come together with the answer: nobody else may look at it.
                     self.poll()

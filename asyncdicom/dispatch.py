@@ -652,13 +652,13 @@ class Dispatch(Connection):
 class _Plan(NamedTuple):
     """How the response to a kind of request is made.
 
-    :ivar uids: fields of the response, and of the request where their values are: the first that is not empty.
+    :ivar uids: fields of the response, and those of the request where their values are.
     :ivar copied: fields that both have.
     :ivar names: all fields of the response.
     """
 
     kind: type[Message]
-    uids: tuple[tuple[str, tuple[str, ...]], ...]
+    uids: tuple[tuple[str, str], ...]
     copied: tuple[str, ...]
     names: frozenset[str]
 
@@ -668,9 +668,9 @@ def _make_plan(request: type[Message]) -> _Plan:
     own, names = ({field.name for field in fields(one)} for one in (request, kind))
     uids = []
     for name in ("sop_class_uid", "sop_instance_uid"):
-        sources = tuple(source for source in (f"affected_{name}", f"requested_{name}") if source in own)
-        if f"affected_{name}" in names and sources:
-            uids.append((f"affected_{name}", sources))
+        source = f"affected_{name}" if f"affected_{name}" in own else f"requested_{name}"
+        if f"affected_{name}" in names and source in own:
+            uids.append((f"affected_{name}", source))
     copied = tuple(name for name in ("event_type_id", "action_type_id") if name in own & names)
     return _Plan(kind, tuple(uids), copied, frozenset(names))
 
@@ -684,11 +684,9 @@ def _response(message: Message, status: Status, more: Mapping[str, Any]) -> Mess
         "message_id_being_responded_to": getattr(message, "message_id"),  # noqa: B009
         "status": int(status),
     }
-    for name, sources in plan.uids:
-        for source in sources:
-            if uid := getattr(message, source):
-                values[name] = uid
-                break
+    for name, source in plan.uids:
+        if uid := getattr(message, source):
+            values[name] = uid
     for name in plan.copied:
         value = getattr(message, name)
         if value is not None:

@@ -96,7 +96,7 @@ class Exchange(Box["Response | SubOperation"]):
     )
 
     def __init__(self, message_id: int, context: AcceptedContext, expects: type[Message]) -> None:
-        super().__init__()
+        Box.__init__(self)
         self.message_id = message_id
         self.context = context
         self.expects = expects

@@ -13,7 +13,7 @@ from .identifiers import encode_failed_list
 from .incoming import Oversized
 from .protocol.commands import CFindRSP, Message
 from .protocol.negotiation import AcceptedContext
-from .status import CANCEL, Status
+from .status import CANCEL, SUCCESS, Status
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -53,8 +53,9 @@ class Response:
         # Matches come by the thousand, and few of their values are ever looked at.
         self._raw = type(message) is CFindRSP
         self.message = message
-        self.message_id = int(getattr(message, "message_id_being_responded_to"))  # noqa: B009
-        self.status = Status(getattr(message, "status"))  # noqa: B009
+        self.message_id: int = getattr(message, "message_id_being_responded_to")  # noqa: B009
+        code: int = getattr(message, "status")  # noqa: B009
+        self.status = Status(code) if code else SUCCESS
         self.data_set_bytes = data
         self._context = context
         self._decoded: Dataset | None = None

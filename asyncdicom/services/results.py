@@ -53,6 +53,9 @@ class Outcome(NamedTuple):
         }
 
 
+_SUCCESS = Outcome(SUCCESS)
+
+
 def printable(text: str) -> str:
     """Return at most 64 printable characters of a text, for Error Comment (0000,0902)."""
     return "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in text)[:64]
@@ -64,7 +67,7 @@ def outcome(value: Any) -> Outcome:
     Anything else is 0xC002, a data set without it 0xC001.
     """
     if value is None:
-        return Outcome(SUCCESS)
+        return _SUCCESS
     if isinstance(value, int) and not isinstance(value, bool):
         if 0 <= value <= 0xFFFF:
             return Outcome(Status(value))

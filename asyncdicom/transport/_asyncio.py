@@ -34,8 +34,8 @@ _IN_BULK = RECEIVE_SIZE // 2
 _LENT = 4
 
 
-class _Arrivals(threading.local):
-    """Memory to receive into, for all sockets of a thread: what came in bulk is handed on without a copy.
+class _Arrivals:
+    """Memory to receive into, for all sockets of a thread (:func:`_of_thread`): what came in bulk is handed on without a copy.
 
     A buffer is used again once nobody looks at any piece of it. New memory for every receive would cost more than the
     copying: the system clears each page of it.
@@ -85,7 +85,16 @@ def _new_buffer() -> bytearray:
     return buffer
 
 
-_arrivals = _Arrivals()
+_threads = threading.local()
+
+
+def _of_thread() -> _Arrivals:
+    """Return the arrivals of the thread that runs."""
+    try:
+        found: _Arrivals = _threads.arrivals
+    except AttributeError:
+        found = _threads.arrivals = _Arrivals()
+    return found
 
 
 class AsyncioTransport(asyncio.BufferedProtocol, Transport):
@@ -98,6 +107,7 @@ class AsyncioTransport(asyncio.BufferedProtocol, Transport):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
+        self._arrivals = _of_thread()  # an event loop stays in its thread
         self._chunks: deque[bytes | memoryview] = deque()
         self._buffered = 0
         self._reading = True
@@ -135,15 +145,19 @@ class AsyncioTransport(asyncio.BufferedProtocol, Transport):
             self._quickack = acknowledge
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        return _arrivals.buffer()
+        return self._arrivals.buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._chunks.append(_arrivals.take(nbytes))
+        self._chunks.append(self._arrivals.take(nbytes))
         self._buffered += nbytes
         if self._buffered > _HIGH_WATER and self._reading:
             self._reading = False
             self._transport.pause_reading()
-        self._notify()
+        receiver = self._receiver
+        if receiver is None or receiver.done():
+            self._notify()
+        else:
+            receiver.set_result(None)
 
     def eof_received(self) -> bool:
         self._eof = True
