@@ -48,9 +48,10 @@ def _element(number: int, vr: bytes, value: bytes, pad: bytes = b"\0") -> bytes:
         value += pad
     if len(value) > 0xFFFE:
         raise DataSetError(f"the value of (0002,{number:04X}) is {len(value)} bytes long; at most 65534 fit")
-    length = len(value)
-    header = b"\x02\x00" + number.to_bytes(2, "little") + vr
-    return header + (b"\0\0" + length.to_bytes(4, "little") if vr == b"OB" else length.to_bytes(2, "little")) + value
+    header, _, length_only = LAYOUTS[True]
+    if vr == b"OB":
+        return header.pack(2, number, vr, 0) + length_only.pack(len(value)) + value
+    return header.pack(2, number, vr, len(value)) + value
 
 
 def _text(value: str, number: int) -> bytes:

@@ -316,28 +316,29 @@ class Framer:
         return ControlPDU(self._body_type, bytes(body))
 
 
-#: Buffers that were sent and can be filled again: new ones cost more than filling them. There are never more.
+#: Buffers that were sent and can be filled again, by their size: new ones cost more than filling them. There are never more
+#: than _SPARE of a size.
 _SPARE = 8
-_SPARE_SIZE = SEND_SIZE + REST_SIZE
-_spare: list[bytearray] = []
+_spare: dict[int, list[bytearray]] = {64 * 1024: [], SEND_SIZE + REST_SIZE: []}
 
 
 def _buffer(size: int) -> memoryview:
     """Return a buffer with any content."""
-    if not _SPARE_SIZE >= size > SEND_SIZE // 4:
-        return memoryview(bytearray(size))
-    try:
-        return memoryview(_spare.pop())[:size]
-    except IndexError:
-        return memoryview(bytearray(_SPARE_SIZE))[:size]
+    for whole, spare in _spare.items():
+        if whole // 8 < size <= whole:
+            try:
+                return memoryview(spare.pop())[:size]
+            except IndexError:
+                return memoryview(bytearray(whole))[:size]
+    return memoryview(bytearray(size))
 
 
 def recycle(buffer: Buffer) -> None:
     """Let a buffer of :meth:`Layout.place` be used again, once all of it was sent and nobody looks at it any more."""
-    if isinstance(buffer, memoryview) and len(_spare) < _SPARE:
-        whole = buffer.obj
-        if isinstance(whole, bytearray) and len(whole) == _SPARE_SIZE:
-            _spare.append(whole)
+    if isinstance(buffer, memoryview) and isinstance(whole := buffer.obj, bytearray):
+        spare = _spare.get(len(whole))
+        if spare is not None and len(spare) < _SPARE:
+            spare.append(whole)
 
 
 class Layout:

@@ -611,17 +611,20 @@ def test_a_short_rest_goes_along_with_the_last_buffer(maximum: int) -> None:
 
 def test_buffers_that_were_sent_are_used_again_whatever_their_size() -> None:
     layout = Layout(131_072)
-    for size in (100_000, layout.buffer_payload, layout.buffer_payload + 1000):
+    for size in (10_000, 60_000, 100_000, layout.buffer_payload, layout.buffer_payload + 1000):
         buffer, _ = layout.place(1, size, last=True, prefix=b"command")
         recycle(buffer)
         again, _ = layout.place(1, size, last=True, prefix=b"command")
         assert again.obj is buffer.obj
         recycle(again)
-    while _spare:
-        layout.place(1, 100_000, last=True)
+    before = {size: len(spare) for size, spare in _spare.items()}
     for size in (1000, SEND_SIZE * 2):
         recycle(layout.place(1, size, last=True)[0])
-    assert _spare == []
+    assert {size: len(spare) for size, spare in _spare.items()} == before
+    for size in (10_000, 100_000):
+        for buffer, _ in [layout.place(1, size, last=True) for _ in range(20)]:
+            recycle(buffer)
+    assert {len(spare) for spare in _spare.values()} == {8}
 
 
 @pytest.mark.parametrize(
