@@ -436,6 +436,8 @@ class Dispatch(Connection):
             text = f"a {type(message).__name__} answers a request for a {exchange.expects.__name__}"
             self.abort_now(lambda: RemoteProtocolError(f"the association was aborted: {text}"))
             return
+        if exchange.expects is CStoreRSP:
+            data = None  # has none (PS3.7 Table 9.3-2), and a window full of answers would hold what the peer likes
         response = Response(message, exchange.context, data)
         pending = exchange.expects in _SEVERAL_RESPONSES and response.status.is_pending
         if not pending:
@@ -491,8 +493,19 @@ class Dispatch(Connection):
 
     async def before_reading(self) -> None:
         while not self.may_read() and not self.ended:
+            self._check_own_results(current_task())
             self._room = anyio.Event()
             await self._room.wait()
+
+    def _check_own_results(self, task: object) -> None:
+        """Refuse to wait for a consumer that is the very task which waits: it would wait for ever."""
+        for exchange in self._full:
+            operation = exchange.operation() if exchange.operation is not None else None
+            if operation is not None and exchange.consumer is task:
+                raise ConcurrencyError(
+                    f"nothing more is read before this task takes what its {operation._verb} has: take all of it first, or "
+                    "leave it with aclose() or `async with`, before the next operation"
+                )
 
     def on_end(self) -> None:
         # A lone worker that waits for a request notices the end itself, which costs less.

@@ -166,7 +166,10 @@ class NoPresentationContext(AssociationError):
 
 
 class ConcurrencyError(DicomNetworkError):
-    """Another operation is in progress and the negotiated window leaves no room for this one."""
+    """Another operation of the task is in progress, and this one would wait for it for ever.
+
+    The negotiated window leaves no room for it, or nothing more is read before what came for the other one was taken.
+    """
 
 
 class ConnectError(DicomNetworkError, OSError):

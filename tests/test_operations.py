@@ -544,6 +544,26 @@ async def test_while_others_wait_the_matches_of_a_slow_consumer_do_not_pile_up()
             assert len([match async for match in matches]) == MANY - 1
 
 
+async def test_who_waits_for_something_else_than_his_own_full_query_is_told_instead_of_waiting_for_ever() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        request = await peer.expect_message(C_FIND_RQ)
+        await peer.respond(request, 0xFF00, LONG)
+        echo = await peer.expect_message(C_ECHO_RQ)
+        for _ in range(MANY):
+            await peer.respond(request, 0xFF00, LONG)
+        await peer.respond(echo, 0x0000)
+        await peer.respond(request, 0x0000)
+        await finish(peer)
+
+    async with scripted(script, accept={"window": (2, 1)}, async_operations=(2, 1)) as assoc:
+        matches = assoc.find(identifier())
+        await anext(matches)
+        with pytest.raises(asyncdicom.ConcurrencyError, match="C-FIND"):
+            await assoc.echo()
+        assert len([match async for match in matches]) == MANY
+        await assoc.echo()
+
+
 async def test_a_consumer_that_is_slow_costs_those_who_wait_no_timeout() -> None:
     async def script(peer: ScriptedPeer) -> None:
         request = await peer.expect_message(C_FIND_RQ)

@@ -210,6 +210,18 @@ async def test_a_status_that_says_neither_yes_nor_no_is_not_taken_for_a_yes(stat
         await assoc.echo()
 
 
+async def test_data_sets_of_responses_are_not_held() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        for request in reversed(await stores(peer, 4)):
+            await peer.respond(request, 0, bytes(100_000))
+        await finish(peer)
+
+    async with windowed(script, 4) as assoc:
+        outcomes = [stored async for stored in assoc.store_many(instances(4))]
+        assert [stored.response.data_set_bytes for stored in outcomes if stored.response] == [None] * 4
+        await assoc.echo()
+
+
 async def test_requests_of_the_peer_are_served_meanwhile() -> None:
     async def script(peer: ScriptedPeer) -> None:
         requests = await stores(peer, 2)
