@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from struct import unpack_from
 from typing import Any
 
 import anyio
 import pytest
-from anyio import CancelScope
+from anyio import CancelScope, wait_all_tasks_blocked
 
 import asyncdicom
 from asyncdicom import sop
@@ -170,10 +171,13 @@ def _has_data_set(pdu: bytes) -> bool:
 
 
 @asynccontextmanager
-async def client(*, silent: bool = False, **faults: Any) -> AsyncIterator[tuple[asyncdicom.Association, FaultyStream]]:
+async def client(
+    *, silent: bool = False, window: int = 1, **faults: Any
+) -> AsyncIterator[tuple[asyncdicom.Association, FaultyStream]]:
     """Associate over a stream that can hang; small buffers, so that long messages take many sends.
 
     :param silent: whether deadlines are waited for, and so are short.
+    :param window: operations that may be outstanding at once.
     """
     streams: list[FaultyStream] = []
 
@@ -190,6 +194,7 @@ async def client(*, silent: bool = False, **faults: Any) -> AsyncIterator[tuple[
         wrap_client=wrap,
         max_buffer=65_536,
         timeouts=timeouts,
+        async_operations=(window, 1),
         server_options={"peers": _peers},
     )
     async with served as assoc:
@@ -331,3 +336,35 @@ async def test_cancelled_at_any_send_that_hangs_the_association_is_aborted_and_n
     for _, lives, wire in await everywhere(cancel, "send", *VERBS, resume=False, cuts=(0, 1, 100)):
         assert not lives
         assert not wire.aborted or not wire.torn
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("kind", ["receive", "send"])
+async def test_store_many_with_a_window_cancelled_anywhere_names_each_instance_once(kind: str) -> None:
+    what = [ct_instance(size, f"1.2.{size}") for size in (20_000, 700_000, 300_000, 10, 500_000, 20)]
+    for number in count(1):
+        source = iter(what)
+        stored: list[object] = []
+        with anyio.fail_after(PATIENCE):
+            async with client(window=3) as (assoc, stream):
+                assert assoc.async_operations[0] == 3
+                setattr(stream, f"hang_on_{kind}", getattr(stream, f"{kind}s") + number)
+                storing = assoc.store_many(source)
+
+                async def use(storing: asyncdicom.StoreMany, stored: list[object], stream: FaultyStream) -> None:
+                    async for outcome in storing:
+                        stored.append(outcome.what)
+                    stream.resume()
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(use, storing, stored, stream)
+                    await wait_all_tasks_blocked()
+                    if stream.hanging:
+                        tasks.cancel_scope.cancel()
+                        stream.resume()
+                assert sorted(map(id, [*stored, *storing.pending, *storing.unsent, *source])) == sorted(map(id, what))
+                assert (await assoc.echo()).status == 0
+        if not stream.hanging:
+            assert stored == what
+            break
+    assert number > 3
