@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import asyncdicom
 from asyncdicom import sop
 from asyncdicom.testing import Received, ScriptedPeer
 
+from .conftest import TEST_FILES
 from .harness import C_CANCEL_RQ, C_STORE_RQ, CT_ID, ct_bytes, ct_instance, finish, scripted
 
 pytestmark = pytest.mark.anyio
@@ -501,3 +503,85 @@ async def test_an_instance_that_is_being_received_is_refused() -> None:
             with pytest.raises(asyncdicom.LocalProtocolError, match="being received"):
                 await anext(assoc.store_many([instance]))
         await assoc.echo()
+
+
+# Everything that store() takes.
+
+
+class Own:
+    """A source of one's own, whose length may not be known before."""
+
+    def __init__(self, data: bytes, size: int | None) -> None:
+        self._data = memoryview(data)
+        self.size = size
+
+    def read_into(self, views: Sequence[memoryview]) -> int:
+        read = 0
+        for view in views:
+            step = min(len(view), len(self._data))
+            view[:step] = self._data[:step]
+            self._data = self._data[step:]
+            read += step
+        return read
+
+    def close(self) -> None:
+        pass
+
+
+def own(data: bytes, size: int | None) -> asyncdicom.Instance:
+    return asyncdicom.Instance(sop.CT_IMAGE_STORAGE, "1.2.3.4", sop.EXPLICIT_VR_LITTLE_ENDIAN, lambda: Own(data, size))
+
+
+def in_memory(data: bytes, syntax: str = sop.EXPLICIT_VR_LITTLE_ENDIAN) -> asyncdicom.Instance:
+    return asyncdicom.Instance.from_bytes(data, sop.CT_IMAGE_STORAGE, "1.2.3.4", syntax)
+
+
+def everything(folder: Path) -> list[Any]:
+    """What can be stored: of every kind, and of lengths around those that are treated differently."""
+    dataset = pydicom.dcmread(TEST_FILES / "CT_small.dcm")
+    what: list[Any] = [dataset, str(TEST_FILES / "CT_small.dcm"), asyncdicom.Instance.from_dataset(dataset)]
+    for number, size in enumerate((0, 256 << 10, 600_000, 1 << 20, 3 << 20)):
+        path = ct_file(folder / f"{number}.dcm", size)
+        data = ct_bytes(size)
+        what += [path, asyncdicom.Instance.from_file(path), own(data, len(data)), own(data, None), in_memory(data)]
+    what += [in_memory(b""), in_memory(b"\0"), in_memory(bytes(700_001)), own(bytes(700_001), 700_001), own(b"", 0)]
+    deflate = zlib.compressobj(wbits=-15)
+    what.append(in_memory(deflate.compress(ct_bytes(5)) + deflate.flush(), sop.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN))
+    return what
+
+
+@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize("syntax", [sop.EXPLICIT_VR_LITTLE_ENDIAN, sop.IMPLICIT_VR_LITTLE_ENDIAN])
+async def test_everything_arrives_as_store_sends_it(syntax: str, window: int, tmp_path: Path) -> None:
+    seen: list[tuple[int, str | None, bytes | None]] = []
+
+    async def script(peer: ScriptedPeer) -> None:
+        while (request := await peer.expect_message()).command_field == C_STORE_RQ:
+            seen.append((request.context_id, request.text(0x1000), request.data_set))
+            await peer.respond(request, 0x0000)
+        await peer.respond(request, 0x0000)
+        await peer.confirm_release()
+
+    contexts = [
+        sop.VERIFICATION,
+        asyncdicom.PresentationContext(abstract_syntax=sop.CT_IMAGE_STORAGE, transfer_syntaxes=(syntax,)),
+        asyncdicom.PresentationContext(
+            abstract_syntax=sop.CT_IMAGE_STORAGE, transfer_syntaxes=(sop.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,)
+        ),
+    ]
+    what = everything(tmp_path)
+    async with windowed(script, window, contexts=contexts) as assoc:
+        many = [stored async for stored in assoc.store_many(what * 2)]
+        sent = seen.copy()
+        seen.clear()
+        for stored in many:
+            if stored.error is None:
+                await assoc.store(stored.what)
+            else:
+                with pytest.raises(type(stored.error)):
+                    await assoc.store(stored.what)
+        await assoc.echo()
+    assert [stored.what for stored in many] == what * 2
+    assert sent == seen
+    assert len(sent) >= 2 * (len(what) - 5)
+    assert descriptors() == []

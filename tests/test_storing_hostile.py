@@ -463,6 +463,56 @@ async def test_outcomes_that_wait_for_nothing_let_others_run(tmp_path: Path) -> 
 # What is held.
 
 
+class Watched:
+    """A source that tells who is open, and how much of it was read."""
+
+    def __init__(self, size: int, known: bool, opened: set[Watched]) -> None:
+        self.size = size if known else None
+        self.read = 0
+        self._left = size
+        self._opened = opened
+        opened.add(self)
+
+    def read_into(self, views: Any) -> int:
+        read = min(self._left, sum(map(len, views)))
+        self._left -= read
+        self.read += read
+        return read
+
+    def close(self) -> None:
+        self._opened.discard(self)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("size", [1000, 1 << 20, (1 << 20) + 2, 3 << 20])
+async def test_while_the_window_is_full_one_more_is_open_and_at_most_1_mib_is_read(size: int, known: bool) -> None:
+    opened: set[Watched] = set()
+    one = asyncdicom.Instance(
+        sop.CT_IMAGE_STORAGE, "1.2", sop.EXPLICIT_VR_LITTLE_ENDIAN, lambda: Watched(size, known, opened)
+    )
+
+    async def script(peer: ScriptedPeer) -> None:
+        requests = await stores(peer, 4)
+        await answer.wait()
+        for request in requests:
+            await peer.respond(request, 0)
+        await finish(peer)
+
+    answer = anyio.Event()
+    async with windowed(script, 4) as assoc:
+        storing = assoc.store_many(itertools.repeat(one))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anext, storing)
+            while not (len(storing.pending) == 4 and storing.unsent):
+                await anyio.lowlevel.checkpoint()
+            assert len(opened) <= 1
+            assert sum(source.read for source in opened) <= 1 << 20
+            tasks.cancel_scope.cancel()
+        assert not opened
+        answer.set()
+        await assoc.echo()
+
+
 BAD: list[Callable[[Path], Any]] = [
     lambda path: path / "missing",
     lambda path: ct_file(path / "1.dcm", 1000).with_name("2.dcm"),
