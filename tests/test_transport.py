@@ -14,6 +14,7 @@ import pytest
 from asyncdicom.exceptions import AssociationClosed
 from asyncdicom.protocol.framing import RECEIVE_SIZE
 from asyncdicom.transport import Transport, listen, open_tcp, wrap_socket
+from asyncdicom.transport._asyncio import _of_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +72,12 @@ async def test_what_nobody_looks_at_any_more_makes_room_for_more() -> None:
                 views.add(id(piece.obj))
             del piece
     assert len(views) <= 8
+
+
+async def test_each_thread_receives_into_memory_of_its_own() -> None:
+    here = _of_thread()
+    assert _of_thread() is here
+    assert await anyio.to_thread.run_sync(_of_thread) is not here
 
 
 async def test_a_deadline_ends_a_receive_and_loses_nothing() -> None:
