@@ -9,8 +9,6 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from ..protocol.framing import RECEIVE_SIZE
 from ._base import QUICKACK, Transport, keep_alive, lost, peer_name
 
@@ -32,14 +30,16 @@ class TrioTransport(Transport):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._quickack = over_tcp and QUICKACK is not None
         self._peer = peer_name(sock)
-        self._receiving: anyio.CancelScope | None = None
+        # anyio's scope on trio is one around two of trio's own: too much for each message.
+        self._scope: type[trio.CancelScope] = sys.modules["trio"].CancelScope
+        self._receiving: trio.CancelScope | None = None
 
     async def receive(self, deadline: float = math.inf, *, acknowledge: bool = False) -> bytes | memoryview:
         if acknowledge and self._quickack:
             assert QUICKACK is not None
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
-        with anyio.CancelScope(deadline=deadline) as self._receiving:
+        with self._scope(deadline=deadline) as self._receiving:
             try:
                 return await self._socket.recv(RECEIVE_SIZE)
             except (OSError, self._closed_error()) as exc:
@@ -59,7 +59,7 @@ class TrioTransport(Transport):
 
     async def send(self, data: bytes | bytearray | memoryview, deadline: float = math.inf) -> None:
         rest = self.unsent = memoryview(data)
-        with anyio.CancelScope(deadline=deadline):
+        with self._scope(deadline=deadline):
             try:
                 while rest:
                     sent = await self._socket.send(rest)
