@@ -148,6 +148,10 @@ class Connection(abc.ABC):
         """Tell whether not so much of the peer is held back that nothing more should be read."""
 
     @abc.abstractmethod
+    def check_room(self) -> None:
+        """Refuse to wait until :meth:`may_read` if only the task that asks could bring that about."""
+
+    @abc.abstractmethod
     async def before_reading(self) -> None:
         """Wait until :meth:`may_read`."""
 
@@ -357,6 +361,8 @@ class Connection(abc.ABC):
                 if not box.items and self._has_own(box) and await self.serve_own(box):
                     deadline = math.inf if seconds is None else self.now() + seconds
             else:
+                if not self.may_read():
+                    self.check_room()
                 await self._follow(box, deadline)
                 if not box.items and self._end is None and self.now() >= deadline:
                     held = self._incoming is not None or not self.may_read()

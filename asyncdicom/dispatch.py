@@ -493,12 +493,12 @@ class Dispatch(Connection):
 
     async def before_reading(self) -> None:
         while not self.may_read() and not self.ended:
-            self._check_own_results(current_task())
+            self.check_room()
             self._room = anyio.Event()
             await self._room.wait()
 
-    def _check_own_results(self, task: object) -> None:
-        """Refuse to wait for a consumer that is the very task which waits: it would wait for ever."""
+    def check_room(self) -> None:
+        task = current_task() if self._full else None
         for exchange in self._full:
             operation = exchange.operation() if exchange.operation is not None else None
             if operation is not None and exchange.consumer is task:

@@ -564,6 +564,30 @@ async def test_who_waits_for_something_else_than_his_own_full_query_is_told_inst
         await assoc.echo()
 
 
+async def test_so_is_he_while_somebody_else_waits_for_that_room_already() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        request = await peer.expect_message(C_FIND_RQ)
+        await peer.respond(request, 0xFF00, LONG)
+        echo = await peer.expect_message(C_ECHO_RQ)
+        for _ in range(MANY):
+            await peer.respond(request, 0xFF00, LONG)
+        for other in (echo, await peer.expect_message(C_ECHO_RQ)):
+            await peer.respond(other, 0x0000)
+        await peer.respond(request, 0x0000)
+        await finish(peer)
+
+    async with scripted(script, accept={"window": (3, 1)}, async_operations=(3, 1)) as assoc:
+        matches = assoc.find(identifier())
+        await anext(matches)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(assoc.echo)
+            await wait_all_tasks_blocked()
+            with pytest.raises(asyncdicom.ConcurrencyError, match="C-FIND"):
+                await assoc.echo()
+            assert len([match async for match in matches]) == MANY
+        await assoc.echo()
+
+
 async def test_a_consumer_that_is_slow_costs_those_who_wait_no_timeout() -> None:
     async def script(peer: ScriptedPeer) -> None:
         request = await peer.expect_message(C_FIND_RQ)
