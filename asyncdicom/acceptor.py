@@ -35,6 +35,7 @@ __all__ = [
     "finish",
     "how_it_ended",
     "is_asyncio",
+    "on_the_loop",
     "read_request",
     "run",
     "run_by_hand",
@@ -116,7 +117,7 @@ async def run(association: Association, *, idle: float | None, lookout: Lookout 
 
         def spawn() -> None:
             if not waiting:
-                _on_the_loop(tasks.start_soon, work)
+                on_the_loop(tasks.start_soon, work)
 
         async def work() -> None:
             association.workers += 1
@@ -190,7 +191,7 @@ def describe_end(association: Association) -> str:
     return "released" if how_it_ended(association) == "released" else f"ended: {association.error()}"
 
 
-def _on_the_loop(function: Callable[..., object], *args: object) -> None:
+def on_the_loop(function: Callable[..., object], *args: object) -> None:
     """Call a function of anyio, also from a callback of the event loop.
 
     Outside of any task sniffio sees no event loop, unless ``anyio.run`` runs it.

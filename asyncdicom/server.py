@@ -2,7 +2,8 @@
 
 Theory of operation
 -------------------
-One task accepts on each listening socket and does nothing else; one task per connection does the TLS handshake, the
+One task accepts on each listening socket and does nothing else (asyncio's event loop does it for the task, so that the socket
+is not registered anew for each connection); one task per connection does the TLS handshake, the
 negotiation and the association. Who may associate is decided in :mod:`.admission`; what is done on an association is in
 :mod:`.acceptor`.
 
@@ -29,7 +30,17 @@ from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
 from . import instrument
-from .acceptor import abort_quietly, describe_end, finish, how_it_ended, is_asyncio, read_request, run, run_by_hand
+from .acceptor import (
+    abort_quietly,
+    describe_end,
+    finish,
+    how_it_ended,
+    is_asyncio,
+    on_the_loop,
+    read_request,
+    run,
+    run_by_hand,
+)
 from .admission import Admission, Connection, is_title
 from .association import Association
 from .exceptions import (
@@ -292,13 +303,7 @@ class Server:
         For programs that accept connections elsewhere, in another process for example.
         """
         sock.setblocking(False)
-        try:
-            transport = await wrap_socket(sock)
-        except OSError as exc:
-            logger.debug("a connection was lost before it was served: %s", exc)
-            sock.close()
-            return
-        await self._serve(transport)
+        await self._serve_accepted(sock)
         await checkpoint()  # asyncio closes a socket in the next round of its loop
 
     # Connections.
@@ -306,13 +311,16 @@ class Server:
     async def _accept_on(self, sock: socket.socket) -> None:
         assert self._listener is not None
         assert self._tasks is not None
-        connections = self._listener.accept(sock)
+        await self._listener.accept(sock, partial(on_the_loop, self._tasks.start_soon, self._serve_accepted))
+
+    async def _serve_accepted(self, sock: socket.socket) -> None:
         try:
-            async for connection in connections:
-                self._tasks.start_soon(self.serve_socket, connection)
-        finally:
-            with CancelScope(shield=True):
-                await connections.aclose()  # type: ignore[attr-defined]
+            transport = await wrap_socket(sock)
+        except OSError as exc:
+            logger.debug("a connection was lost before it was served: %s", exc)
+            sock.close()
+            return
+        await self._serve(transport)
 
     async def _serve(self, transport: Transport) -> None:
         """Serve one connection, whatever happens on it."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -13,7 +15,7 @@ import pytest
 
 from asyncdicom.exceptions import AssociationClosed
 from asyncdicom.protocol.framing import RECEIVE_SIZE
-from asyncdicom.transport import Transport, listen, open_tcp, wrap_socket
+from asyncdicom.transport import Listener, Transport, listen, open_tcp, wrap_socket
 from asyncdicom.transport._asyncio import _of_thread
 
 pytestmark = pytest.mark.anyio
@@ -157,3 +159,104 @@ async def test_both_ends_send_at_once_and_notice_a_peer_that_is_gone(anyio_backe
             assert end.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
         assert ends[0].peer_address == ends[1].local_address
         assert ends[0].local_address == ends[1].peer_address
+
+
+class Unlucky(socket.socket):
+    """A socket that listens, and fails to accept so many times."""
+
+    failures: Iterator[int] = iter(())
+
+    def accept(self) -> tuple[socket.socket, object]:
+        for number in self.failures:
+            raise OSError(number, os.strerror(number))
+        return super().accept()
+
+
+def _unlucky(*failures: int) -> Unlucky:
+    (listener,) = listen("127.0.0.1", 0)
+    sock = Unlucky(fileno=listener.detach())
+    sock.failures = iter(failures)
+    sock.setblocking(False)
+    return sock
+
+
+def _call(sock: socket.socket) -> socket.socket:
+    return socket.create_connection(sock.getsockname())
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [(), (errno.ECONNABORTED,), (errno.EPROTO, errno.EPERM), (errno.EMFILE,), (errno.ENFILE, errno.EMFILE)],
+    ids=str,
+)
+async def test_what_fails_to_be_accepted_does_not_end_accepting(failures: tuple[int, ...]) -> None:
+    sock = _unlucky(*failures)
+    listener = Listener([sock])
+    taken: list[socket.socket] = []
+    came = anyio.Event()
+
+    def take(connection: socket.socket) -> None:
+        taken.append(connection)
+        if len(taken) == 2:
+            came.set()
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.accept, sock, take)
+            callers = [_call(sock), _call(sock)]
+            await came.wait()
+            assert sorted(one.getpeername() for one in taken) == sorted(one.getsockname() for one in callers)
+            assert not any(connection.getblocking() for connection in taken)
+            listener.close()
+    for one in (*taken, *callers):
+        one.close()
+
+
+async def test_a_listener_can_be_closed_while_it_pauses() -> None:
+    taken: list[socket.socket] = []
+
+    def fail() -> Iterator[int]:
+        failed.set()
+        yield errno.EMFILE
+
+    failed = anyio.Event()
+    sock = _unlucky()
+    sock.failures = fail()
+    listener = Listener([sock])
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.accept, sock, taken.append)
+            with _call(sock):
+                await failed.wait()
+                await anyio.wait_all_tasks_blocked()
+                listener.close()
+    assert sock.fileno() == -1
+    assert not taken
+
+
+async def test_a_socket_that_listens_no_more_ends_accepting() -> None:
+    taken: list[socket.socket] = []
+    sock = _unlucky(errno.EINVAL)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Listener([sock]).accept, sock, taken.append)
+            with _call(sock):
+                pass
+    sock.close()
+    assert not taken
+
+
+async def test_who_stops_accepting_leaves_what_comes_to_others() -> None:
+    taken: list[socket.socket] = []
+    (sock,) = listen("127.0.0.1", 0)
+    listener = Listener([sock])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.accept, sock, taken.append)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    with _call(sock):
+        await anyio.wait_readable(sock)
+        sock.accept()[0].close()
+    listener.close()
+    await listener.accept(sock, taken.append)
+    assert not taken

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._base import local_name
+from ._base import local_name, on_trio
 
 __all__ = ["Listener", "listen"]
 
 #: Connections that are accepted before those that were are served.
 _ACCEPT_BURST = 32
+
+#: Seconds that accepting pauses when the process is out of descriptors.
+_PAUSE = 0.1
 
 
 class Listener:
@@ -29,50 +33,123 @@ class Listener:
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         self.sockets = tuple(sockets)
         self._closed = False
+        self._readers: dict[socket.socket, _Reader] = {}
 
     @property
     def addresses(self) -> tuple[tuple[str, int] | str, ...]:
         """The addresses in use, with the ports that the system picked."""
         return tuple(address for sock in self.sockets if (address := local_name(sock)) is not None)
 
-    async def accept(self, sock: socket.socket) -> AsyncIterator[socket.socket]:
-        """Yield the connections to one of the sockets, as they come.
+    async def accept(self, sock: socket.socket, take: Callable[[socket.socket], object]) -> None:
+        """Give the connections to one of the sockets away as they come, until it is closed.
 
         When the process is out of descriptors, accepting pauses for a moment and goes on.
+
+        :param take: takes a connection, a non-blocking socket; it is also called where no task runs.
         """
+        if self._closed:
+            return
+        if not on_trio():
+            try:
+                reader = _Reader(self, sock, take)
+            except NotImplementedError:
+                pass  # an event loop that watches no sockets of others (Windows)
+            else:
+                self._readers[sock] = reader
+                await reader.wait()
+                return
         while not self._closed:
             try:
                 await anyio.wait_readable(sock)
             except (anyio.ClosedResourceError, OSError, ValueError):
                 return
-            for _ in range(_ACCEPT_BURST):
-                try:
-                    connection, _ = sock.accept()
-                except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                    break
-                except OSError as exc:
-                    if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                        await anyio.sleep(0.1)
-                        break
-                    if self._closed or exc.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):
-                        return
-                    break  # a connection that died in the queue is not our fault
-                connection.setblocking(False)
-                yield connection
-                if self._closed:
-                    return
-            else:
+            try:
+                goes_on = self.take_some(sock, take)
+            except OSError:
+                return
+            if goes_on:
                 await checkpoint()  # those that were accepted get their turn
+            else:
+                await anyio.sleep(_PAUSE)
+
+    def take_some(self, sock: socket.socket, take: Callable[[socket.socket], object]) -> bool:
+        """Accept what has come, but no more than a burst; ``False``: the process is out of descriptors.
+
+        :raises OSError: the socket listens no more.
+        """
+        for _ in range(_ACCEPT_BURST):
+            if self._closed:
+                break
+            try:
+                connection, _ = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as exc:
+                if exc.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):
+                    raise
+                # Otherwise a connection died in the queue, which is not our fault.
+                return exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+            connection.setblocking(False)
+            take(connection)
+        return True
 
     def close(self) -> None:
         """Stop listening."""
         if not self._closed:
             self._closed = True
             for sock in self.sockets:
+                # Whoever waits for a connection must let go first: the descriptor's number may be used again.
+                reader = self._readers.pop(sock, None)
+                if reader is not None:
+                    reader.close()
                 with contextlib.suppress(OSError):
-                    # Whoever waits for a connection must let go first: the descriptor's number may be used again.
-                    anyio.notify_closing(sock)
+                    if reader is None:
+                        anyio.notify_closing(sock)
                     sock.close()
+
+
+class _Reader:
+    """Accepts in the event loop itself (asyncio): the socket is registered once, not for each connection anew."""
+
+    def __init__(self, listener: Listener, sock: socket.socket, take: Callable[[socket.socket], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._sock = sock
+        self._take = take
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended = self._loop.create_future()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._loop.add_reader(self._sock, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            goes_on = self._listener.take_some(self._sock, self._take)
+        except OSError:
+            self.close()
+            return
+        if not goes_on:
+            self._loop.remove_reader(self._sock)
+            self._timer = self._loop.call_later(_PAUSE, self._begin)
+
+    async def wait(self) -> None:
+        """Wait until the socket is closed. Cancelling it ends accepting."""
+        try:
+            await self._ended
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Accept no more."""
+        if not self._ended.done():
+            self._ended.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        elif self._sock.fileno() >= 0 and not self._loop.is_closed():
+            self._loop.remove_reader(self._sock)
 
 
 def listen(host: str | None, port: int, *, backlog: int = 2048, reuse_port: bool = False) -> list[socket.socket]:
