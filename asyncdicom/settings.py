@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import field
+from functools import lru_cache
 from typing import Literal
 
 from .protocol.values import frozen
@@ -56,35 +57,39 @@ class Address:
         if not self.host or any(c.isspace() or c < " " for c in self.host):
             raise ValueError(f"{self.host[:80]!r} is not a host")
 
-    @classmethod
-    def parse(cls, text: str | Address) -> Address:
+    @staticmethod
+    def parse(text: str | Address) -> Address:
         """Read ``AET@host:port``, split at the last ``@``; an IPv6 address stands in brackets.
 
         :raises ValueError: the text is not of this form.
         """
-        if isinstance(text, Address):
-            return text
-        ae_title, at, location = text.rpartition("@")
-        if not at:
-            raise ValueError(f"{text[:80]!r} is not an address: expected AET@HOST:PORT")
-        if location.startswith("/"):
-            return cls(ae_title, location, 0)
-        if location.startswith("["):
-            host, bracket, rest = location[1:].partition("]")
-            port = rest[1:] if bracket and rest.startswith(":") else ""
-        else:
-            host, _, port = location.rpartition(":")
-            if ":" in host:
-                raise ValueError(f"{text[:80]!r} is not an address: an IPv6 address stands in brackets")
-        if not host or not (port.isascii() and port.isdigit()) or len(port) > 5:
-            raise ValueError(f"{text[:80]!r} is not an address: expected AET@HOST:PORT")
-        return cls(ae_title, host, int(port))
+        return text if isinstance(text, Address) else _parse(text)
 
     def __str__(self) -> str:
         if self.host.startswith("/"):
             return f"{self.ae_title}@{self.host}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.ae_title}@{host}:{self.port}"
+
+
+@lru_cache(128)
+def _parse(text: str) -> Address:
+    """Read an address; the last ones are remembered, for the same peers are connected to again and again."""
+    ae_title, at, location = text.rpartition("@")
+    if not at:
+        raise ValueError(f"{text[:80]!r} is not an address: expected AET@HOST:PORT")
+    if location.startswith("/"):
+        return Address(ae_title, location, 0)
+    if location.startswith("["):
+        host, bracket, rest = location[1:].partition("]")
+        port = rest[1:] if bracket and rest.startswith(":") else ""
+    else:
+        host, _, port = location.rpartition(":")
+        if ":" in host:
+            raise ValueError(f"{text[:80]!r} is not an address: an IPv6 address stands in brackets")
+    if not host or not (port.isascii() and port.isdigit()) or len(port) > 5:
+        raise ValueError(f"{text[:80]!r} is not an address: expected AET@HOST:PORT")
+    return Address(ae_title, host, int(port))
 
 
 @frozen
