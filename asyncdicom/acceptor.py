@@ -137,8 +137,8 @@ async def run(association: Association, *, idle: float | None, lookout: Lookout 
                     return
                 finally:
                     waiting -= 1
-                if not watching:
-                    spawn()
+                if association.has_requests or not watching:
+                    spawn()  # for what came together with it, or to look at what comes
                 if lookout is not None and association.incoming is not None:
                     lookout.note()
                 try:

@@ -71,3 +71,29 @@ async def test_what_comes_with_the_answer_of_a_sub_operation_is_not_lost(surplus
                 case _:
                     await ended.wait()
             await peer.aclose()
+
+
+@pytest.mark.parametrize("together", [2, 4, 7])
+async def test_requests_in_one_segment_are_performed_at_once_as_far_as_the_window_allows(together: int) -> None:
+    window = 4
+    begun: list[int] = []
+    full = anyio.Event()
+    services = asyncdicom.Services()
+
+    @services.echo()
+    async def echo(request: asyncdicom.EchoRequest) -> None:
+        begun.append(request.message_id)
+        if len(begun) == min(together, window):
+            full.set()
+        await full.wait()
+
+    async with asyncdicom.Server(services, async_operations=(window, window), drain=0) as server:
+        address = server.addresses[0]
+        with anyio.fail_after(10):
+            peer = ScriptedPeer(await anyio.connect_tcp(address.host, address.port))
+            await peer.associate(*CONTEXTS, window=(window, 1))
+            elements = [request_elements(C_ECHO_RQ, number, sop.VERIFICATION) for number in range(1, together + 1)]
+            await peer.send(*(ScriptedPeer.message(VERIFICATION_ID, one) for one in elements))
+            answered = [(await peer.expect_message(C_ECHO_RSP)).number(0x0120) for _ in elements]
+            await peer.aclose()
+    assert set(answered) == set(begun) == set(range(1, together + 1))

@@ -152,9 +152,11 @@ def raw(assoc: PeerAssociation, primitive: Any, context_id: int) -> Any:
 
 def raw_responses(assoc: PeerAssociation, primitives: Iterable[Any], context_id: int) -> Generator[Any, None, None]:
     """Send primitives as they are, all at once, and yield the responses; close it after the last."""
-    assoc._reactor_checkpoint.clear()
+    checkpoint: Any = assoc._reactor_checkpoint
+    checkpoint.clear()
     try:
-        while not assoc._is_paused:
+        # That its reactor "is paused" is also said when it is about to go on, and then it takes the response away.
+        while not checkpoint._cond._waiters:
             time.sleep(0.0001)
         for primitive in primitives:
             assoc.dimse.send_msg(primitive, context_id)
@@ -163,7 +165,7 @@ def raw_responses(assoc: PeerAssociation, primitives: Iterable[Any], context_id:
             assert response is not None, "there was no response"
             yield response
     finally:
-        assoc._reactor_checkpoint.set()
+        checkpoint.set()
 
 
 GOOD = sample("MR_small.dcm")
