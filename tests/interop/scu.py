@@ -151,21 +151,28 @@ def raw(assoc: PeerAssociation, primitive: Any, context_id: int) -> Any:
 
 
 def raw_responses(assoc: PeerAssociation, primitives: Iterable[Any], context_id: int) -> Generator[Any, None, None]:
-    """Send primitives as they are, all at once, and yield the responses; close it after the last."""
+    """Send primitives as they are, all at once, and return what yields the responses; close it after the last.
+
+    From now on pynetdicom's reactor takes none of them away, be it to a request that somebody else sends.
+    """
     checkpoint: Any = assoc._reactor_checkpoint
     checkpoint.clear()
+    # That its reactor "is paused" is also said when it is about to go on, and then it takes the response away.
+    while not checkpoint._cond._waiters:
+        time.sleep(0.0001)
+    for primitive in primitives:
+        assoc.dimse.send_msg(primitive, context_id)
+    return _responses(assoc)
+
+
+def _responses(assoc: PeerAssociation) -> Generator[Any, None, None]:
     try:
-        # That its reactor "is paused" is also said when it is about to go on, and then it takes the response away.
-        while not checkpoint._cond._waiters:
-            time.sleep(0.0001)
-        for primitive in primitives:
-            assoc.dimse.send_msg(primitive, context_id)
         while True:
             _, response = assoc.dimse.get_msg(block=True)
             assert response is not None, "there was no response"
             yield response
     finally:
-        checkpoint.set()
+        assoc._reactor_checkpoint.set()
 
 
 GOOD = sample("MR_small.dcm")
