@@ -32,7 +32,16 @@ from .protocol.upper_layer import (
     TransportLost,
     UpperLayer,
 )
-from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, PeerProfile, Timeouts, UserIdentity, validate_ae_title
+from .settings import (
+    DEFAULT_MAXIMUM_LENGTH,
+    DEFAULT_PROFILE,
+    Address,
+    Limits,
+    PeerProfile,
+    Timeouts,
+    UserIdentity,
+    validate_ae_title,
+)
 from .transport import StreamTransport, Transport, open_tcp
 
 if TYPE_CHECKING:
@@ -52,7 +61,6 @@ DEFAULT_CALLING = "ASYNCDICOM"
 # What is used where nothing else is given.
 _TIMEOUTS = Timeouts()
 _LIMITS = Limits()
-_PROFILE = PeerProfile()
 
 Context = str | PresentationContext
 
@@ -160,7 +168,7 @@ class connect:  # noqa: N801 - used as a function: `async with asyncdicom.connec
         strict_roles: bool = False,
         profile: PeerProfile | None = None,
     ) -> None:
-        self._profile = profile = profile or _PROFILE
+        self._profile = profile = profile or DEFAULT_PROFILE
         self._address = Address.parse(address)
         self._ssl = ssl
         self._server_hostname = server_hostname

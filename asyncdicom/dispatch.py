@@ -62,7 +62,7 @@ from .protocol.negotiation import AcceptedContext, Negotiated
 from .protocol.values import frozen
 from .requests import EchoRequest, QueryRequest, Request, StoreRequest, UnknownRequest
 from .responses import Response
-from .settings import Limits, PeerProfile, Timeouts
+from .settings import DEFAULT_PROFILE, Limits, PeerProfile, Timeouts
 from .status import SOP_CLASS_NOT_SUPPORTED, Status
 from .transport import Transport
 
@@ -89,9 +89,6 @@ _NAMES: Mapping[type[Message], str] = MappingProxyType(
         NDeleteRQ: "N-DELETE",
     }
 )
-#: How a peer is treated that nothing is known of.
-_PROFILE = PeerProfile()
-
 _SEVERAL_RESPONSES = frozenset({CFindRSP, CGetRSP, CMoveRSP})
 
 #: The most requests of ours that are outstanding when the window is unlimited: Message IDs have 16 bits.
@@ -139,7 +136,7 @@ class Dispatch(Connection):
         super().__init__(transport, core, timeouts, limits)
         self.negotiated = negotiated
         self.is_requestor = requestor
-        self.profile = profile = profile or _PROFILE
+        self.profile = profile = profile or DEFAULT_PROFILE
         self.strict_roles = strict_roles or profile.strict_roles
         self.peer = Peer(
             ae_title=negotiated.called_ae_title if requestor else negotiated.calling_ae_title,

@@ -239,20 +239,16 @@ class PreparedInstance:
         context_id = self.context.context_id
         prefix = layout.command(context_id, encode(message, has_data_set=True))
         odd = size % 2
-        left = size + odd
+        left = size
         buffers: list[memoryview] = []
-        while left or not buffers:
-            take = layout.portion(left)
-            left -= take
-            buffer, gaps = layout.place(context_id, take, last=not left, prefix=prefix)
-            got = read(gaps)
-            if odd and not left:
-                gaps[-1][-1] = 0  # a NUL byte makes it even; the buffer may have been used before
-                got += 1
-            if got != take:
+        for buffer, gaps in layout.places(context_id, size + odd, prefix=prefix):
+            wanted = min(left, sum(map(len, gaps)))
+            if read(gaps) != wanted:
                 raise OSError("the file became shorter while it was being read")
+            left -= wanted
             buffers.append(buffer)
-            prefix = b""
+        if odd:
+            gaps[-1][-1] = 0  # a NUL byte makes it even; the buffer may have been used before
         self.buffers = buffers
         self.source.close()
 

@@ -58,7 +58,7 @@ from .protocol.upper_layer import Role, UpperLayer
 from .proxy_protocol import Networks, read_proxy_header
 from .services.lookout import Lookout
 from .services.registry import Environment, Services, call
-from .settings import DEFAULT_MAXIMUM_LENGTH, Address, Limits, PeerProfile, Timeouts
+from .settings import DEFAULT_MAXIMUM_LENGTH, DEFAULT_PROFILE, Address, Limits, PeerProfile, Timeouts
 from .transport import Listener, StreamTransport, Transport, start_tls, wrap_socket
 
 if TYPE_CHECKING:
@@ -72,9 +72,6 @@ logger = logging.getLogger("asyncdicom.server")
 
 #: Seconds that an association must be idle for a server that stops not to wait for it.
 _GRACE = 0.5
-
-#: How a peer is treated that nothing is known of.
-_PROFILE = PeerProfile()
 
 Peers = Mapping[str, "str | Address"] | Callable[[str], Any]
 Profiles = Mapping[str, PeerProfile] | Callable[[str], Any]
@@ -450,7 +447,7 @@ class Server:
             item.sop_class_uid: read_information(item.sop_class_uid, item.information)
             for item in request.user_information.extended_negotiation
         }
-        profile = _PROFILE
+        profile = DEFAULT_PROFILE
         if rejection is None and self._has_profiles:
             found = await self._find_profile(request.calling_ae_title, deadline)
             if found is None:
@@ -522,7 +519,7 @@ class Server:
         try:
             with CancelScope(deadline=deadline):
                 found: PeerProfile | None = await call(self._profile, ae_title)
-                return found or _PROFILE
+                return found or DEFAULT_PROFILE
             logger.error("the profile of a peer was not told in time")
         except Exception as exc:
             logger.error("the profile of a peer cannot be told: %s", type(exc).__name__, exc_info=exc)

@@ -11,6 +11,7 @@ from .protocol.values import frozen
 
 __all__ = [
     "DEFAULT_MAXIMUM_LENGTH",
+    "DEFAULT_PROFILE",
     "Address",
     "Limits",
     "PeerProfile",
@@ -220,6 +221,10 @@ class PeerProfile:
         if self.maximum_length is None:
             return maximum_length
         return min(self.maximum_length, maximum_length or self.maximum_length)
+
+
+#: How a peer is treated that nothing is known of.
+DEFAULT_PROFILE = PeerProfile()
 
 
 @frozen(kw_only=False)

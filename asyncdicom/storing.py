@@ -109,19 +109,16 @@ class _Ready:
         :raises OSError: the file cannot be read, or has become shorter.
         """
         prepared = self._prepared
-        left = prepared.source.size
-        if prepared.buffers is not None or left is None or left > _AHEAD:
-            return
         source = SourceOutgoing(prepared.source, self._folder)
+        size = source.size
+        if prepared.buffers is not None or size is None or size > _AHEAD:
+            return
         context_id = self.context.context_id
         prefix = layout.command(context_id, encode(self.message, has_data_set=True))
         buffers: list[memoryview] = []
-        while left := source.size:
-            take = layout.portion(left)
-            buffer, gaps = layout.place(context_id, take, last=take == left, prefix=prefix)
+        for buffer, gaps in layout.places(context_id, size, prefix=prefix):
             await source.fill_gaps(gaps)
             buffers.append(buffer)
-            prefix = b""
         prepared.buffers = buffers
 
     def close(self) -> None:

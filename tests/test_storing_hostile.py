@@ -296,22 +296,6 @@ async def test_the_limit_of_operations_costs_no_outcome(window: int) -> None:
         assert (storing.pending, named(storing.unsent)) == ([], ["1.2.3.5"])
 
 
-@pytest.mark.parametrize("bad", [None, b"bytes", 7])
-async def test_what_is_no_instance_is_raised_behind_the_outcomes_and_named(bad: Any) -> None:
-    async def script(peer: ScriptedPeer) -> None:
-        for request in await stores(peer, 2):
-            await peer.respond(request, 0)
-        await finish(peer)
-
-    async with windowed(script, 5) as assoc:
-        storing = assoc.store_many([*instances(2), bad, ct_instance()])
-        seen, raised = await rest(storing)
-        assert seen == uids(2)
-        assert isinstance(raised, TypeError)
-        assert (storing.pending, storing.unsent) == ([], [bad])
-        await assoc.echo()
-
-
 class Failing:
     """A source that fails in a way that it should not, behind so many bytes."""
 
@@ -331,23 +315,27 @@ class Failing:
         pass
 
 
-async def test_a_source_with_a_mistake_costs_no_outcome() -> None:
-    def opened() -> Any:
-        return Failing(0)
+def broken() -> asyncdicom.Instance:
+    return asyncdicom.Instance(sop.CT_IMAGE_STORAGE, "1.2.3.8", sop.EXPLICIT_VR_LITTLE_ENDIAN, lambda: Failing(0))
 
-    broken = asyncdicom.Instance(sop.CT_IMAGE_STORAGE, "1.2.3.8", sop.EXPLICIT_VR_LITTLE_ENDIAN, opened)
 
+@pytest.mark.parametrize(
+    ("bad", "error"), [(None, TypeError), (b"bytes", TypeError), (7, TypeError), (broken(), ZeroDivisionError)]
+)
+async def test_what_is_no_instance_or_makes_a_mistake_is_raised_behind_the_outcomes_and_named(
+    bad: Any, error: type[Exception]
+) -> None:
     async def script(peer: ScriptedPeer) -> None:
         for request in await stores(peer, 2):
             await peer.respond(request, 0)
         await finish(peer)
 
     async with windowed(script, 5) as assoc:
-        storing = assoc.store_many([*instances(2), broken, ct_instance()])
+        storing = assoc.store_many([*instances(2), bad, ct_instance()])
         seen, raised = await rest(storing)
         assert seen == uids(2)
-        assert isinstance(raised, ZeroDivisionError)
-        assert (storing.pending, storing.unsent) == ([], [broken])
+        assert isinstance(raised, error)
+        assert (storing.pending, storing.unsent) == ([], [bad])
         await assoc.echo()
 
 

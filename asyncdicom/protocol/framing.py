@@ -416,18 +416,24 @@ class Layout:
             position += piece
         return view, gaps
 
+    def places(
+        self, context_id: int, size: int, *, prefix: bytes = b""
+    ) -> Iterator[tuple[memoryview, list[memoryview]]]:
+        """Yield the buffers of a data set of ``size`` bytes, each with its gaps, ``prefix`` in front of the first."""
+        while True:
+            take = self.portion(size)
+            size -= take
+            yield self.place(context_id, take, last=not size, prefix=prefix)
+            prefix = b""
+            if not size:
+                return
+
     def buffers(self, context_id: int, data_set: bytes | memoryview, *, prefix: bytes = b"") -> Iterator[memoryview]:
         """Yield the buffers of a data set that is in memory, ``prefix`` in front of the first."""
         view = memoryview(data_set)
-        size = len(view)
         start = 0
-        while True:
-            end = start + self.portion(size - start)
-            buffer, gaps = self.place(context_id, end - start, last=end == size, prefix=prefix)
+        for buffer, gaps in self.places(context_id, len(view), prefix=prefix):
             for gap in gaps:
                 gap[:] = view[start : start + len(gap)]
                 start += len(gap)
             yield buffer
-            prefix = b""
-            if end == size:
-                return

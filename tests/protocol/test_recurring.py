@@ -28,6 +28,8 @@ from asyncdicom.protocol.commands import (
     UnknownCommandField,
 )
 
+from .test_commands import element, us
+
 ECHO = CEchoRQ(message_id=7, affected_sop_class_uid="1.2.840.10008.1.1")
 STORE = CStoreRQ(message_id=7, affected_sop_class_uid="1.2.3", affected_sop_instance_uid="1.2.34")
 STORED = CStoreRSP(
@@ -139,17 +141,6 @@ def test_values_that_cannot_be_looked_up_are_encoded() -> None:
     tags: Any = [0x00100010]
     message = replace(STORED, status=0x0110, offending_element=tags)
     assert recurring.encode(message, has_data_set=False) == commands.encode(message, has_data_set=False)
-
-
-def element(number: int, value: bytes, length: int | None = None, group: int = 0) -> bytes:
-    size = len(value) if length is None else length
-    return b"".join(
-        (group.to_bytes(2, "little"), number.to_bytes(2, "little"), size.to_bytes(4, "little"), value),
-    )
-
-
-def us(number: int, value: int) -> bytes:
-    return element(number, value.to_bytes(2, "little"))
 
 
 #: What the IDs and the SOP Instance UID begin with: in a value, they may be taken for these.
